@@ -1,0 +1,92 @@
+# Needs Python 3.11 or newer with its venv module, and make. Every dependency comes as a wheel: no compiler.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# -qq: errors only.
+PIP_INSTALL := $(BIN)/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all:
+SOURCES := $(wildcard fastsmtp tests examples loadtest)
+# What the tests drive the server with, and the Debian packages that bring it.
+# libnet-ssleay-perl is swaks' TLS, only recommended by its package.
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint format lock system-deps clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="..."
+	exec $(BIN)/fastsmtp serve $(ARGS)
+
+test: $(VENV)/.installed-dev ## run the tests; pytest's arguments in ARGS="..."
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(SOURCES)
+
+format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# Keeps the versions that still fit; ARGS=--upgrade takes the newest.
+lock: $(VENV)-lock/.installed ## write requirements/dev.txt anew; newest versions with ARGS=--upgrade
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --group dev --group build \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --output-file requirements/dev.txt --quiet $(ARGS)
+
+# The postfix package asks nothing, configures nothing and starts nothing: only its smtp-source and smtp-sink are wanted.
+# A policy-rc.d that says 101 forbids starting services (invoke-rc.d(8)); one that is there already is left as it is.
+define INSTALL_SYSTEM_PACKAGES
+set -e
+export DEBIAN_FRONTEND=noninteractive
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $$policy ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >$$policy
+    chmod 755 $$policy
+fi
+echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
+apt-get update -qq
+apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES) </dev/null
+endef
+export INSTALL_SYSTEM_PACKAGES
+
+system-deps: ## install the programs that the tests use (Debian: swaks, postfix)
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
+	for program in $(SYSTEM_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	echo "missing:$$missing"; \
+	command -v apt-get >/dev/null || { echo "no apt-get here: install them by hand" >&2; exit 1; }; \
+	if [ "$$(id -u)" = 0 ]; then sh -c "$$INSTALL_SYSTEM_PACKAGES"; \
+	elif command -v sudo >/dev/null; then sudo sh -c "$$INSTALL_SYSTEM_PACKAGES"; \
+	else echo "neither root nor sudo: as root, run 'make system-deps'" >&2; exit 1; fi
+
+clean: ## remove what the other targets made, but not mail
+	rm -rf $(VENV) $(VENV)-lock build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed-run: pyproject.toml $(VENV)/.created
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+# The project is installed for development too, so `make run` has nothing left to do.
+$(VENV)/.installed-dev: requirements/dev.txt pyproject.toml $(VENV)/.created
+	$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.installed-run $@
+
+$(VENV)-lock/.installed:
+	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: uv
+	@touch $@

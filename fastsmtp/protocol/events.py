@@ -1,0 +1,60 @@
+"""What a session asks its driver to decide, and the answers it takes.
+
+A session surfaces an event only where somebody answers it: a hook that the handler implements, a store that is
+configured. Everything else it decides itself, as if the answer had been ACCEPT.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from .replies import Reply
+
+
+class Verdict(Enum):
+    """A hook's answer where no text of its own is needed."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    CLOSE = "close"
+
+
+ACCEPT: Final = Verdict.ACCEPT
+REJECT: Final = Verdict.REJECT
+CLOSE: Final = Verdict.CLOSE
+
+Answer = Verdict | Reply | None  # None accepts
+"""What a hook returns. A `Reply` of 2xx accepts with a text of its own, one of 4xx or 5xx refuses."""
+
+# Every hook there is, with what it is given behind the session. "store" is no hook of the handler: it is the question
+# that follows an accepted message where a store is configured.
+HOOKS: Final = (
+    "welcome",  # ()                    a client has connected; before the banner
+    "helo",  # (name: str)
+    "ehlo",  # (name: str)
+    "mail",  # (sender: Sender)
+    "rcpt",  # (recipient: Recipient)
+    "data",  # (message: Message)       the content is complete; the client waits for its 250
+    "rset",  # ()
+    "noop",  # (argument: str)
+    "vrfy",  # (argument: str)
+    "help",  # (argument: str)
+    "error",  # (reply: Reply)          the protocol is about to refuse a command with it
+    "timeout",  # ()                    a deadline of the session has passed
+    "closed",  # ()                     the connection is gone; the last call, the answer does not matter
+)
+STORE: Final = "store"  # (message: Message)
+
+
+class Event:
+    """A question: the hook's name and the arguments that follow the session."""
+
+    __slots__ = ("arguments", "hook")
+
+    def __init__(self, hook: str, arguments: tuple[object, ...]) -> None:
+        self.hook = hook
+        self.arguments = arguments
+
+    def __repr__(self) -> str:
+        return f"Event({self.hook!r}, {self.arguments!r})"

@@ -1,0 +1,1 @@
+"""Sockets, threads and processes: everything that drives the protocol."""

@@ -1,0 +1,91 @@
+"""The user's part: found by its name, and asked for a handler for each session."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+from ..handler import Handler, Hook, WorkerInfo, hooks_of
+
+
+class ApplicationError(Exception):
+    """The application cannot be loaded; the text says why and what to do."""
+
+
+class Application:
+    """A class (an instance for each session), an instance (shared by all sessions), or a callable that makes instances.
+
+    Args:
+        target: one of these, or None: all mail is accepted and goes to the store.
+    """
+
+    def __init__(self, target: object | None) -> None:
+        self._target = target
+        self.new_handler: Callable[[], object] = _maker(target)
+
+    def hooks_of(self, handler_class: type) -> dict[str, Hook]:
+        """The hooks that a handler's class implements."""
+        return hooks_of(handler_class)
+
+    def lifespan(self, worker: WorkerInfo) -> AbstractAsyncContextManager[Any]:
+        """What the application wants open while a worker lives."""
+        make = getattr(self._target, "lifespan", None)
+        if make is None:
+            return nullcontext()
+        try:
+            lifespan = make(worker)
+        except TypeError as error:
+            raise ApplicationError(f"{_name(self._target)}.lifespan: {error} (on a class it must be a classmethod)") from error
+        if not hasattr(lifespan, "__aenter__"):
+            raise ApplicationError(f"{_name(self._target)}.lifespan: must be decorated with @asynccontextmanager")
+        return lifespan  # type: ignore[no-any-return]  # it has just been looked at
+
+
+def _maker(target: object | None) -> Callable[[], object]:
+    if target is None:
+        nobody = Handler()
+        return lambda: nobody
+    if isinstance(target, type):
+        if not issubclass(target, Handler):
+            raise ApplicationError(f"{_name(target)} is no subclass of fastsmtp.Handler")
+        return target
+    if isinstance(target, Handler):
+        return lambda: target
+    if callable(target):
+        return target
+    raise ApplicationError(f"{target!r} is neither a Handler class, nor an instance of one, nor callable")
+
+
+def _name(target: object) -> str:
+    return getattr(target, "__qualname__", type(target).__qualname__)
+
+
+def load(name: str) -> object:
+    """Import ``module:attribute``; the attribute may be dotted.
+
+    Raises:
+        ApplicationError: there is no such module or attribute. Whatever the module itself raises comes out as it is.
+    """
+    module_name, _, path = name.partition(":")
+    if not path:
+        raise ApplicationError(f"application {name!r}: must be MODULE:ATTRIBUTE, as in inbox:Inbox")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ApplicationError(f"application {name!r}: there is no module {error.name!r} in {_search_path()}") from error
+    for attribute in path.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise ApplicationError(f"application {name!r}: module {module_name!r} has no attribute {attribute!r}") from None
+    return found
+
+
+def _search_path() -> str:
+    import os
+
+    return f"{os.getcwd()} or on PYTHONPATH"

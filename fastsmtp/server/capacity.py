@@ -1,0 +1,64 @@
+"""How many workers a machine, or the part of it that we were given, has room for."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def default_workers() -> tuple[int, str]:
+    """One worker for each CPU that this process may use, but no more than its CPU quota pays for.
+
+    Returns:
+        The number, and the reason for the log.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    reason = f"{cpus} CPU{'s' if cpus > 1 else ''} available"
+    quota = cpu_quota()
+    if quota is None:
+        return cpus, reason
+    return max(1, min(cpus, math.ceil(quota))), f"{reason}, CPU quota {quota:g}"
+
+
+def cpu_quota(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float | None:
+    """CPUs that the cgroups of this process grant it; None if there is no limit.
+
+    Args:
+        root: where the cgroup file system is mounted.
+        membership: the file that names our cgroups.
+    """
+    quotas = [quota for group in _own_groups(root, membership) if (quota := _quota(group)) is not None]
+    return min(quotas, default=None)
+
+
+def _own_groups(root: Path, membership: Path) -> list[Path]:
+    """Our cgroup and the groups above it: each one's limit counts. In a container the root is all we see."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    groups = [root, root / "cpu"]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        base = root if controllers == "" else root / controllers
+        if controllers == "" or "cpu" in controllers.split(","):
+            below = base / path.lstrip("/")
+            groups += [below, *(parent for parent in below.parents if parent.is_relative_to(base))]
+    return groups
+
+
+def _quota(group: Path) -> float | None:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()  # version 2: "max 100000" or "150000 100000"
+    except (OSError, ValueError):
+        try:
+            quota = (group / "cpu.cfs_quota_us").read_text()  # version 1: -1 means no limit
+            period = (group / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    if quota == "max" or int(quota) < 0:
+        return None
+    return int(quota) / int(period)

@@ -1,0 +1,55 @@
+"""From accepted messages to the store, in batches.
+
+While one batch is being stored the next one gathers: the busier the worker, the larger the batches, and the cheaper
+each message's share of a sync. Nothing is ever held back to wait for company. Runs on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ..protocol.envelope import Message
+from ..protocol.replies import TEMPORARY_FAILURE, Reply
+from ..store import Store
+
+_MAX_BATCH: Final = 256  # messages
+_log = logging.getLogger("fastsmtp.store")
+
+Stored = Callable[[Reply | None], None]
+"""Called with None when the message is durable, else with the reply that says why it is not."""
+
+
+class Intake:
+    """Hands messages to a store and brings back what became of each."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[Message, Stored]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, message: Message, stored: Stored) -> None:
+        """Store a message; `stored` is called once, later."""
+        self._waiting.append((message, stored))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            for (_, stored), reply in zip(batch, await self._store_batch([message for message, _ in batch]), strict=True):
+                stored(reply)
+        self._task = None
+
+    async def _store_batch(self, messages: list[Message]) -> list[Reply | None]:
+        try:
+            results = await self._store.store(messages)
+        except Exception:
+            _log.exception("the store failed; %d messages refused", len(messages))
+            return [TEMPORARY_FAILURE] * len(messages)
+        for message, error in zip(messages, results, strict=True):
+            if error:
+                _log.error("message %s not stored: %s", message.id, error)
+        return [error.reply if error else None for error in results]

@@ -1,0 +1,136 @@
+"""What the connections of one worker share, and the second hand that watches their deadlines.
+
+There is no timer per command: a deadline is a field of its connection, and one sweep a second closes what is overdue.
+`now` is the time of the last sweep, so setting a deadline costs no look at the clock; deadlines are good to a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from ..config import Config
+from ..protocol.service import Service
+from .access_log import AccessLog
+from .application import Application
+from .dispatch import Dispatcher, Hooks
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+SWEEP_INTERVAL: Final = 1.0  # seconds
+_RECEIVE_BYTES: Final = 65536
+_log = logging.getLogger("fastsmtp.worker")
+
+
+class Reception:
+    """The open connections of a worker.
+
+    Args:
+        config: the settings.
+        service: the server as sessions see it.
+        application: makes handlers.
+        dispatcher: runs hooks.
+        access_log: where finished messages and sessions are noted.
+    """
+
+    def __init__(
+        self, config: Config, service: Service, application: Application, dispatcher: Dispatcher, access_log: AccessLog
+    ) -> None:
+        self.config: Final = config
+        self.service: Final = service
+        self.application: Final = application
+        self.dispatcher: Final = dispatcher
+        self.access_log: Final = access_log
+        # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
+        # says what it read right behind it. So an idle session has none.
+        self.receive_view: Final = memoryview(bytearray(_RECEIVE_BYTES))
+        self.connections: Final[set[Connection]] = set()
+        self.now = time.monotonic()
+        self.stopping = False  # the server goes away: say so at the next command boundary
+        self.retiring = False  # a successor is at work: say so to who is idle
+        self._hooks: dict[type, Hooks] = {}
+        # Unique over workers, restarts and machines: 40 random bits, then a number.
+        self._id_prefix = f"{secrets.token_hex(5)}-"
+        self._ids = itertools.count(1)
+        self._empty: asyncio.Event | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def new_id(self) -> str:
+        """An id for a session."""
+        return f"{self._id_prefix}{next(self._ids):x}"
+
+    def hooks_of(self, handler: object) -> Hooks:
+        """How to run the hooks of a handler."""
+        handler_class = type(handler)
+        hooks = self._hooks.get(handler_class)
+        if hooks is None:
+            hooks = self._hooks[handler_class] = self.dispatcher.bind(self.application.hooks_of(handler_class))
+        return hooks
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return len(self.connections) >= self.config.max_connections
+
+    def leave(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        if self._empty and not self.connections:
+            self._empty.set()
+
+    # -- deadlines ----------------------------------------------------------------------------------------------------
+
+    def start_sweeping(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to look for overdue connections once a second."""
+        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, loop)
+
+    def stop_sweeping(self) -> None:
+        """The worker ends."""
+        if self._sweeper:
+            self._sweeper.cancel()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now = now = time.monotonic()
+        for connection in [each for each in self.connections if each.deadline <= now]:
+            try:
+                connection.expire(now)
+            except Exception:
+                _log.exception("session %s could not be timed out", connection.session.id)
+        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, loop)
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout: float, retire: bool) -> int:
+        """Let the sessions end, as standards.md E asks: on a stop at their next command boundary, on retirement when idle.
+
+        Args:
+            timeout: seconds, then the rest is cut.
+            retire: whether a successor is at work already.
+
+        Returns:
+            How many sessions were cut.
+        """
+        self.stopping, self.retiring = not retire, retire
+        self._empty = asyncio.Event()
+        if not self.connections:
+            return 0
+        for connection in list(self.connections):
+            connection.drain()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+        return self.cut()
+
+    def cut(self) -> int:
+        """Close every session now; returns how many there were."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.cut()
+        return len(connections)

@@ -1,0 +1,34 @@
+"""Where a message goes that is too large for memory: an unnamed file, which nobody else can open and no crash leaves behind."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+
+class SpoolFile:
+    """An unnamed temporary file, written while the message arrives and mapped when it is complete.
+
+    Args:
+        directory: where the file lives; its file system must have room for the largest messages.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory, buffering=0, prefix="fastsmtp-")
+
+    def write(self, octets: memoryview) -> None:
+        """Append; raises OSError when there is no space."""
+        while octets:
+            octets = octets[os.write(self._file.fileno(), octets) :]
+
+    def view(self) -> memoryview:
+        """Everything written, as a read-only mapping: it takes no memory but what is looked at, and that is reclaimable."""
+        return memoryview(mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ))
+
+    def close(self) -> None:
+        """Close the file; a mapping keeps its content until it is dropped."""
+        self._file.close()

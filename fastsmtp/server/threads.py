@@ -1,0 +1,135 @@
+"""The thread pool of a worker, where `def` hooks run and may block.
+
+Guarantees: never more than `threads` hooks run and never more than `max_pending` are accepted at a time; jobs start in
+the order in which they came; completions reach the loop in batches, one wake-up for many. A job that raises is the
+job's bug: `run` must not.
+
+Many threads taking turns cost more than few hot ones (cold caches, fights for the GIL), so a job goes to a thread that
+is awake, if there is one; another thread is woken only for a job that has waited for a millisecond. Idle threads form
+a stack: the one that worked last is the warmest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import Final, Protocol
+
+_PATIENCE: Final = 0.001  # seconds that a job waits for a thread that is awake
+
+
+class Job(Protocol):
+    """Something to be done in a thread."""
+
+    def run(self) -> None:
+        """The work; in a pool thread. Must not raise."""
+
+    def finish(self) -> None:
+        """What follows; on the loop."""
+
+
+class ThreadPool:
+    """A bounded pool with a bounded queue. Its methods are for the loop's thread.
+
+    Args:
+        loop: where completions go.
+        threads: how many jobs may run at the same time.
+        max_pending: how many jobs may be queued or running.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, max_pending: int) -> None:
+        self._loop = loop
+        self._threads = threads
+        self._max_pending = max_pending
+        self._pending = 0  # submitted and not finished
+        self._started = 0
+        self._stuck = 0  # threads that hold a job nobody waits for any more
+        self._checking = False
+        # shared with the threads; deque operations are atomic
+        self._jobs: deque[Job] = deque()
+        self._done: deque[Job] = deque()
+        self._idle: deque[threading.Lock] = deque()
+        self._signalled = False
+
+    @property
+    def pending(self) -> int:
+        """Jobs that are queued or running."""
+        return self._pending
+
+    def submit(self, job: Job) -> bool:
+        """Queue a job; False if there are too many."""
+        if self._pending >= self._max_pending:
+            return False
+        self._pending += 1
+        self._jobs.append(job)
+        if len(self._idle) == self._started:  # nobody is awake
+            self._wake()
+        elif not self._checking:
+            self._checking = True
+            self._loop.call_later(_PATIENCE, self._check)
+        return True
+
+    def give_up(self) -> None:
+        """A running job is not waited for any more: another thread may take the place of its own."""
+        self._stuck = min(self._stuck + 1, self._threads)
+
+    def recover(self) -> None:
+        """A job that was given up has returned."""
+        self._stuck = max(self._stuck - 1, 0)
+
+    def _check(self) -> None:
+        """Wake a thread for each job that nobody has taken."""
+        waiting = len(self._jobs)
+        for _ in range(waiting):
+            if not self._wake():
+                break
+        self._checking = waiting > 0
+        if self._checking:
+            self._loop.call_later(_PATIENCE, self._check)
+
+    def _wake(self) -> bool:
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            if self._started >= self._threads + self._stuck:
+                return False
+            self._started += 1
+            threading.Thread(target=self._work, name=f"hook-{self._started}", daemon=True).start()
+        return True
+
+    def _work(self) -> None:
+        """The life of a thread."""
+        jobs, idle, done = self._jobs, self._idle, self._done
+        bell = threading.Lock()
+        bell.acquire()
+        while True:
+            try:
+                job = jobs.popleft()
+            except IndexError:
+                idle.append(bell)
+                # A job that came before the bell was hung up rang nobody: look again.
+                if jobs:
+                    try:
+                        idle.remove(bell)
+                        continue
+                    except ValueError:  # rung in the meantime
+                        pass
+                bell.acquire()
+                continue
+            job.run()
+            done.append(job)
+            del job  # an idle thread must not keep the last session alive
+            if not self._signalled:
+                self._signalled = True
+                try:
+                    self._loop.call_soon_threadsafe(self._finish)
+                except RuntimeError:  # the loop is closed: the worker is on its way out
+                    return
+
+    def _finish(self) -> None:
+        self._signalled = False
+        while self._done:
+            job = self._done.popleft()
+            self._pending -= 1
+            job.finish()

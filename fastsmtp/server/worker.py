@@ -1,0 +1,206 @@
+"""One worker process: one event loop, the listeners of its slot, a thread pool, a store.
+
+Started by the master by fork; it reports through a pipe when it serves. Signals: TERM drains and exits (the server
+stops), USR2 drains because a successor is at work, QUIT cuts what is left. It does not outlive the master.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
+from typing import Final
+
+import uvloop
+
+from ..config import Config
+from ..handler import WorkerInfo
+from ..protocol.content import ContentSpace
+from ..protocol.envelope import Endpoint
+from ..protocol.limits import Limits
+from ..protocol.memory import BufferPool
+from ..protocol.service import Service
+from ..store import StoreError, open_store
+from . import application as applications
+from .access_log import AccessLog
+from .application import Application
+from .connection import Connection
+from .dispatch import Dispatcher
+from .hook_tasks import HookTasks
+from .intake import Intake
+from .reception import Reception
+from .spool_buffer import SpoolFile
+from .threads import ThreadPool
+
+EXIT_DRAINED: Final = 0
+EXIT_CUT: Final = 1  # sessions had to be cut
+EXIT_CANNOT_LOAD: Final = 3  # the application, its lifespan or the store did not come up
+READY: Final = b"ready\n"  # what goes through the pipe
+
+_PR_SET_PDEATHSIG: Final = 1
+_log = logging.getLogger("fastsmtp.worker")
+
+
+def limits_of(config: Config) -> Limits:
+    """The settings that a session needs."""
+    return Limits(**{each.name: getattr(config, each.name) for each in fields(Limits)})
+
+
+def run(config: Config, slot: int, sockets: Sequence[socket.socket], target: object | None, report: int) -> int:
+    """Be a worker until told to stop. In the child process.
+
+    Args:
+        config: the settings.
+        slot: our place.
+        sockets: listening, one for each address.
+        target: the application, or None to load what the settings name.
+        report: the pipe's file descriptor; it is written and closed when we serve.
+
+    Returns:
+        The exit code.
+    """
+    _die_with_master()
+    faulthandler.enable()
+    try:
+        if target is None and config.app:
+            target = applications.load(config.app)
+        worker = Worker(config, slot, sockets, Application(target), lambda: _report_ready(report))
+    except applications.ApplicationError as error:
+        _log.critical("%s", error)
+        return EXIT_CANNOT_LOAD
+    except BaseException:
+        _log.critical("application %s cannot be loaded", config.app, exc_info=True)
+        return EXIT_CANNOT_LOAD
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(worker.main())
+
+
+def _die_with_master() -> None:
+    """Have the kernel send us TERM when the master dies."""
+    master = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != master:  # it died a moment ago
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _report_ready(report: int) -> None:
+    os.write(report, READY)
+    os.close(report)
+
+
+class Worker:
+    """A worker's life on its event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        slot: int,
+        sockets: Sequence[socket.socket],
+        application: Application,
+        report_ready: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._slot = slot
+        self._sockets = sockets
+        self._application = application
+        self._report_ready = report_ready
+        self._hostname = config.hostname or socket.getfqdn()
+        self._told_to_stop = asyncio.Event()
+        self._told_to_cut = asyncio.Event()
+        self._retire = False
+
+    async def main(self) -> int:
+        """Serve until told to stop; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop, False)
+        loop.add_signal_handler(signal.SIGUSR2, self._stop, True)
+        loop.add_signal_handler(signal.SIGQUIT, self._told_to_cut.set)
+        async with AsyncExitStack() as stack:
+            try:
+                reception = await stack.enter_async_context(self._open())
+                servers = [await self._listen(reception, each) for each in self._sockets]
+            except Exception as error:
+                known = isinstance(error, (applications.ApplicationError, StoreError, OSError))
+                _log.critical("worker %d cannot start: %s", self._slot, error, exc_info=not known)
+                return EXIT_CANNOT_LOAD
+            self._report_ready()
+            await self._told_to_stop.wait()
+            await self._accept_what_waits()
+            for server in servers:
+                server.close()
+            return await self._drain(reception)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Reception]:
+        """Everything that lives as long as the worker."""
+        config, loop = self._config, asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            info = WorkerInfo(self._slot, os.getpid(), self._hostname)
+            await stack.enter_async_context(self._application.lifespan(info))
+            store = await stack.enter_async_context(open_store(config.store, self._slot)) if config.store else None
+            tasks = HookTasks(loop)
+            stack.callback(tasks.close)
+            dispatcher = Dispatcher(
+                tasks,
+                ThreadPool(loop, config.threads, config.max_pending_hooks),
+                Intake(store) if store else None,
+                config.hook_timeout,
+                config.data_hook_timeout,
+            )
+            access_log = AccessLog(1, config.log_format, loop.call_later)
+            stack.callback(access_log.flush)
+            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log)
+            reception.start_sweeping(loop)
+            stack.callback(reception.stop_sweeping)
+            yield reception
+
+    def _make_service(self) -> Service:
+        config = self._config
+        directory = config.spool_dir or tempfile.gettempdir()
+        space = ContentSpace(
+            limits_of(config), BufferPool(), config.spool_threshold_bytes, lambda: SpoolFile(directory)
+        )
+        return Service(self._hostname, space, config.smtputf8, time.monotonic)
+
+    async def _listen(self, reception: Reception, listening: socket.socket) -> asyncio.Server:
+        loop, backlog = asyncio.get_running_loop(), self._config.backlog
+        if listening.family == socket.AF_UNIX:
+            local = Endpoint("unix", 0)
+            return await loop.create_unix_server(lambda: Connection(reception, local), sock=listening, backlog=backlog)
+        name = listening.getsockname()
+        # The address of a connection need not be asked for where the listener has only one.
+        known = None if name[0] in ("0.0.0.0", "::") else Endpoint(name[0], name[1])
+        return await loop.create_server(lambda: Connection(reception, known), sock=listening, backlog=backlog)
+
+    def _stop(self, retire: bool) -> None:
+        self._retire = retire
+        self._told_to_stop.set()
+
+    async def _accept_what_waits(self) -> None:
+        """Each turn of the loop accepts whatever the listeners' queues hold."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def _drain(self, reception: Reception) -> int:
+        draining = asyncio.create_task(reception.drain(self._config.drain_timeout, self._retire))
+        cutting = asyncio.create_task(self._told_to_cut.wait())
+        await asyncio.wait((draining, cutting), return_when=asyncio.FIRST_COMPLETED)
+        cutting.cancel()
+        if draining.done():
+            cut = draining.result()
+        else:
+            draining.cancel()
+            cut = reception.cut()
+        await asyncio.sleep(0)  # lets the last replies out
+        if cut:
+            _log.warning("worker %d: %d sessions were cut", self._slot, cut)
+        return EXIT_CUT if cut else EXIT_DRAINED
