@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .envelope import Recipient, Sender
-from .events import Event
 from .grammar import SIMPLE_OCTETS, SIMPLE_PATH, parse_client_name, parse_mailbox, split_path
+from .lines import Fault
 from .replies import (
     ARGUMENT_MISSING,
     BAD_CLIENT_NAME,
     BAD_RECIPIENT,
     BAD_SENDER,
     BAD_UTF8,
+    BARE_LF,
     MAIL_SYNTAX,
     NEED_EHLO,
     NEED_MAIL,
@@ -42,8 +43,8 @@ from .replies import (
 if TYPE_CHECKING:
     from .session import Session
 
-Run = Callable[["Session", bytes], Event | None]
-"""Executes a command with its argument; an event asks the driver for a decision before the reply can be given."""
+Run = Callable[["Session", bytes], None]
+"""Executes a command with its argument, or raises the SMTPError that refuses it."""
 
 
 class State(dict[bytes, Run]):
@@ -67,8 +68,12 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     Raises:
         SMTPError: there is none.
     """
+    if isinstance(line, Fault):
+        raise SMTPError(line.reply)
     if line[:1] == b"\x16":  # a TLS ClientHello
         raise SMTPError(NOT_SMTP)
+    if b"\n" in line:
+        raise SMTPError(BARE_LF)
     match = _COMMAND.fullmatch(line)
     if not match or _CONTROL.search(line):
         raise SMTPError(UNKNOWN_COMMAND)
@@ -84,12 +89,12 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
-def _ehlo(session: Session, argument: bytes) -> Event | None:
-    return session._ask("ehlo", _client_name(session, argument))
+def _ehlo(session: Session, argument: bytes) -> None:
+    session._ask("ehlo", _client_name(session, argument))
 
 
-def _helo(session: Session, argument: bytes) -> Event | None:
-    return session._ask("helo", _client_name(session, argument))
+def _helo(session: Session, argument: bytes) -> None:
+    session._ask("helo", _client_name(session, argument))
 
 
 def _client_name(session: Session, argument: bytes) -> str:
@@ -101,7 +106,7 @@ def _client_name(session: Session, argument: bytes) -> str:
     return name
 
 
-def _mail(session: Session, argument: bytes) -> Event | None:
+def _mail(session: Session, argument: bytes) -> None:
     sender = Sender("", "")
     parameters = _read_path(sender, argument, b"FROM:", session, None)
     if parameters:
@@ -109,10 +114,10 @@ def _mail(session: Session, argument: bytes) -> Event | None:
     limit = session.service.limits.max_messages
     if limit and session._transactions >= limit:
         raise SMTPError(TOO_MANY_MESSAGES)
-    return session._ask("mail", sender)
+    session._ask("mail", sender)
 
 
-def _rcpt(session: Session, argument: bytes) -> Event | None:
+def _rcpt(session: Session, argument: bytes) -> None:
     envelope = session.envelope
     assert envelope is not None  # the states with RCPT have a transaction
     recipient = Recipient("", "")
@@ -121,7 +126,7 @@ def _rcpt(session: Session, argument: bytes) -> Event | None:
         session._offer.read_rcpt(recipient, parameters)
     if len(envelope.recipients) >= session.service.limits.max_recipients:
         raise SMTPError(TOO_MANY_RECIPIENTS)
-    return session._ask("rcpt", recipient)
+    session._ask("rcpt", recipient)
 
 
 def _read_path(mailbox: Sender | Recipient, argument: bytes, keyword: bytes, session: Session, utf8: bool | None) -> bytes:
@@ -164,55 +169,54 @@ def _read_odd_path(
     return parameters
 
 
-def _data(session: Session, argument: bytes) -> Event | None:
+def _data(session: Session, argument: bytes) -> None:
     _no_argument(argument)
     session._start_data()
-    return None
 
 
-def _data_without_recipients(session: Session, argument: bytes) -> Event | None:
+def _data_without_recipients(session: Session, argument: bytes) -> None:
     _no_argument(argument)
     raise SMTPError(NO_VALID_RECIPIENTS if session._recipients_refused else NEED_RCPT)
 
 
-def _rset(session: Session, argument: bytes) -> Event | None:
+def _rset(session: Session, argument: bytes) -> None:
     _no_argument(argument)
     session._count_junk()
-    return session._ask("rset")
+    session._ask("rset")
 
 
-def _noop(session: Session, argument: bytes) -> Event | None:
+def _noop(session: Session, argument: bytes) -> None:
     session._count_junk()
-    return session._ask("noop", argument.decode("utf-8", "replace"))
+    session._ask("noop", argument.decode("utf-8", "replace"))
 
 
-def _help(session: Session, argument: bytes) -> Event | None:
+def _help(session: Session, argument: bytes) -> None:
     session._count_junk()
-    return session._ask("help", argument.decode("utf-8", "replace"))
+    session._ask("help", argument.decode("utf-8", "replace"))
 
 
-def _vrfy(session: Session, argument: bytes) -> Event | None:
+def _vrfy(session: Session, argument: bytes) -> None:
     session._count_junk()
     name = argument.strip()
     if not name:
         raise SMTPError(ARGUMENT_MISSING)
     try:
-        return session._ask("vrfy", name.decode("utf-8"))
+        session._ask("vrfy", name.decode("utf-8"))
     except UnicodeDecodeError:
         raise SMTPError(BAD_UTF8) from None
 
 
-def _expn(session: Session, argument: bytes) -> Event | None:
+def _expn(session: Session, argument: bytes) -> None:
     session._count_junk()
     raise SMTPError(NOT_IMPLEMENTED if argument.strip() else ARGUMENT_MISSING)
 
 
-def _quit(session: Session, argument: bytes) -> Event | None:
+def _quit(session: Session, argument: bytes) -> None:
     _no_argument(argument)
     session._end_transaction()
     session._say(session.service.replies.goodbye)
-    session.closing = session.said_goodbye = True
-    return None
+    session.said_goodbye = True
+    session._close()
 
 
 def _no_argument(argument: bytes) -> None:
@@ -222,7 +226,7 @@ def _no_argument(argument: bytes) -> None:
 
 
 def _refuse(reply: Reply) -> Run:
-    def run(session: Session, argument: bytes) -> Event | None:
+    def run(session: Session, argument: bytes) -> None:
         raise SMTPError(reply)
 
     return run
@@ -231,7 +235,7 @@ def _refuse(reply: Reply) -> Run:
 def _refuse_bare(reply: Reply) -> Run:
     """As `_refuse`, for a command without argument: a forbidden argument is the greater fault."""
 
-    def run(session: Session, argument: bytes) -> Event | None:
+    def run(session: Session, argument: bytes) -> None:
         _no_argument(argument)
         raise SMTPError(reply)
 

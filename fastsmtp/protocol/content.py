@@ -83,7 +83,7 @@ class Content:
     """
 
     __slots__ = (
-        "_bare", "_broken", "_buffer", "_dropping", "_file", "_header_end", "_header_seen", "_hops", "_line", "_long_line",
+        "_bare", "_broken", "_buffer", "_dropping", "_faulty", "_file", "_header_end", "_header_seen", "_hops", "_line", "_long_line",
         "_nul", "_space", "clean", "filled", "size", "view",
     )  # fmt: skip
 
@@ -98,6 +98,7 @@ class Content:
         self._file: SpillFile | None = None
         self._header_end = 0  # octets of the header section, once its end was seen
         self._header_seen = 0  # octets that were searched for it
+        self._faulty = False  # some rule is broken
         self._dropping = False  # over the limit: nothing is kept any more
         self._broken: OSError | None = None  # the file could not be written
         self._bare = self._nul = self._hops = self._long_line = False
@@ -159,7 +160,7 @@ class Content:
 
     def _give_up(self, error: OSError) -> None:
         self._broken = error
-        self._dropping = True
+        self._dropping = self._faulty = True
 
     # -- committing ---------------------------------------------------------------------------------------------------
 
@@ -180,7 +181,7 @@ class Content:
         self.size += end - self.clean
         self.clean = end
         if self.size > limits.max_message_bytes:
-            self._dropping = True
+            self._dropping = self._faulty = True
             if self.size > 2 * limits.max_message_bytes:
                 raise SMTPError(FAR_TOO_LARGE)
         if not self._header_end:
@@ -191,9 +192,10 @@ class Content:
         limits = self._space.limits
         region = bytes(self.view[self.clean : end])
         if limits.nul_in_data == "reject" and b"\0" in region:
-            self._nul = True
+            self._nul = self._faulty = True
         if limits.bare_newline == "reject":
             self._bare = bool(_BARE.search(region))
+            self._faulty |= self._bare
         elif limits.bare_newline == "normalize":
             return self._replace(end, _BARE.sub(lambda match: b" " if match[0] == b"\r" else b"\r\n", region))
         return end
@@ -220,7 +222,8 @@ class Content:
         limit = self._space.limits.max_text_line
         for line in region.splitlines(keepends=True):
             self._line += len(line)
-            self._long_line |= self._line > limit
+            if self._line > limit:
+                self._long_line = self._faulty = True
             if line.endswith(b"\n"):
                 self._line = 0
 
@@ -237,6 +240,7 @@ class Content:
         # A header section of so few lines cannot hold so many fields; looking at each costs twenty times as much.
         if count(header, IMPLIED) > limits.max_received:
             self._hops = bytes(header).lower().count(_RECEIVED) > limits.max_received
+            self._faulty |= self._hops
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -247,6 +251,8 @@ class Content:
         if self._file and not self._dropping:
             self._slide()
         limits = self._space.limits
+        if not self._faulty and self._header_end <= limits.max_header_bytes + _BASE:
+            return None
         for broken, reply in (
             (self.size > limits.max_message_bytes, TOO_LARGE),
             (self._broken is not None, INSUFFICIENT_STORAGE),

@@ -1,15 +1,19 @@
 """What a session asks its driver to decide, and the answers it takes.
 
-A session surfaces an event only where somebody answers it: a hook that the handler implements, a store that is
-configured. Everything else it decides itself, as if the answer had been ACCEPT.
+A question is asked only where somebody decides it: a hook that the handler implements, a store that is configured.
+Everything else the session decides itself, as if the answer had been ACCEPT.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .replies import Reply
+
+if TYPE_CHECKING:
+    from .session import Session
 
 
 class Verdict(Enum):
@@ -47,14 +51,15 @@ HOOKS: Final = (
 STORE: Final = "store"  # (message: Message)
 
 
-class Event:
-    """A question: the hook's name and the arguments that follow the session."""
+class Waiting(Enum):
+    """What a decider returns where there is no answer."""
 
-    __slots__ = ("arguments", "hook")
+    PENDING = "pending"  # `Session.answer` will bring it
+    FAILED = "failed"  # there will be none: 451
 
-    def __init__(self, hook: str, arguments: tuple[object, ...]) -> None:
-        self.hook = hook
-        self.arguments = arguments
 
-    def __repr__(self) -> str:
-        return f"Event({self.hook!r}, {self.arguments!r})"
+PENDING: Final = Waiting.PENDING
+FAILED: Final = Waiting.FAILED
+
+Decider = Callable[["Session", tuple[Any, ...]], Any]
+"""Decides one question: takes the session and the question's arguments; returns an `Answer`, PENDING or FAILED."""

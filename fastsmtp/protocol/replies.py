@@ -34,6 +34,7 @@ class Reply:
     text: str
     close: bool = False
     encoded: bytes = field(init=False, repr=False, compare=False)
+    plain: bool = field(init=False, repr=False, compare=False)  # neither closes nor counts as an error
 
     def __post_init__(self) -> None:
         if not 200 <= self.code <= 559:
@@ -41,6 +42,7 @@ class Reply:
         if self.enhanced is not None and not _fits(self.code, self.enhanced):
             raise ValueError(f"enhanced code {self.enhanced!r}: must look like {self.code // 100}.x.y beside {self.code}")
         object.__setattr__(self, "encoded", _encode(self.code, self.enhanced, self.text))
+        object.__setattr__(self, "plain", self.code < 500 and not self.close)
 
     def __str__(self) -> str:
         return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))

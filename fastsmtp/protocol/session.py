@@ -1,12 +1,14 @@
 """One SMTP conversation (RFC 5321), without any I/O: octets in; questions and reply octets out.
 
-The driver feeds what it read and asks for events until there is none; each event is a question that it answers before
-it goes on:
+The driver hands in what it read, and sends what gathers in `output`:
 
-    session.receive(octets)                    or, without a copy, while session.reader wants content:
-    session.content_received(length)           octets that were put into session.reader.room()
-    while (event := session.next_event()):     session.answer(whatever the hook said)
-    session.take_output()                      what to send; then close, if session.closing
+    session.greet()                            once, when the client has connected
+    session.receive(octets)                    commands; while `reader` is set, content
+    session.content_received(length)           content that was put into reader.room(), without a copy
+    session.answer(answer)                     to a question whose decider returned PENDING
+
+`stopped` says that the session takes no commands now: it waits for an answer (`pending`), for content (`reader`), or
+for nothing any more (`closing`: the driver closes when the output is written).
 
 Guarantees: replies come in the order of the commands, one for each; the replies are the same however the octets were
 cut; after any refused command, refused message or failed hook the state is what the rules say; a message is handed
@@ -15,14 +17,14 @@ over once or not at all; nothing that came behind a reply that closes is execute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from .commands import MAIL, RCPT, READY, START, TURNED_AWAY, State, look_closer
 from .content import Content
 from .data import DataReader
 from .envelope import Endpoint, Envelope, Message, Recipient, Sender
-from .events import ACCEPT, CLOSE, REJECT, STORE, Answer, Event
+from .events import ACCEPT, CLOSE, FAILED, PENDING, REJECT, STORE, Decider
 from .lines import LineReader
 from .replies import (
     CANNOT_VERIFY,
@@ -67,12 +69,14 @@ class Session:
     """
 
     __slots__ = (
-        "_errors", "_follow", "_hooks", "_junk", "_lines", "_offer", "_output", "_pending", "_reply", "_state",
-        "_started", "_transactions", "_recipients_refused", "_user_data", "client_name", "closing", "envelope",
-        "esmtp", "finished", "id", "local", "messages", "peer", "reader", "said_goodbye", "service",
+        "_behind_data", "_errors", "_junk", "_lines", "_offer", "_recipients_refused", "_reply", "_started", "_state", "_transactions",
+        "_user_data", "client_name", "closing", "deciders", "driver", "envelope", "esmtp", "finished", "id", "local",
+        "messages", "output", "peer", "pending", "reader", "said_goodbye", "service", "stopped",
     )  # fmt: skip
 
-    def __init__(self, service: Service, hooks: Container[str], id: str, peer: Endpoint, local: Endpoint) -> None:
+    def __init__(
+        self, service: Service, deciders: Mapping[str, Decider], driver: object, id: str, peer: Endpoint, local: Endpoint
+    ) -> None:
         limits = service.limits
         # per connection: what handlers may know
         self.service = service
@@ -84,22 +88,24 @@ class Session:
         self.messages = 0
         self._user_data: dict[str, object] | None = None
         # per connection: the machine
-        self.closing = False  # close when the output is written
+        self.deciders = deciders  # for each question that somebody decides
+        self.driver = driver  # for the deciders; the session does not look at it
+        self.output: list[bytes] = []  # replies, for the driver to send and clear
+        self.finished: list[Finished] = []  # for the log; the driver clears it
+        self.pending: tuple[str, tuple[Any, ...]] | None = None  # the question that waits for its answer
+        self.closing = False
+        self.stopped = False
         self.said_goodbye = False  # the client said QUIT
-        self.finished: list[Finished] = []  # for the log; the driver empties it
-        self._hooks = hooks  # the questions that somebody answers
         self._lines = LineReader(limits.max_command_octets, limits.max_line_discard_octets, limits.bare_newline == "normalize")
-        self._state: State | None = None  # None: the banner is still to come
+        self._state = TURNED_AWAY  # until the banner
         self._offer = service.plain_offer
-        self._pending: Event | None = None  # asked, not answered
-        self._follow: Event | None = None  # asked by an answer
-        self._output: list[bytes] = []
         self._errors = self._junk = 0  # since the last accepted message
         self._transactions = 0
         # per transaction
         self.envelope: Envelope | None = None
         self.reader: DataReader | None = None  # while what comes is content, not commands
         self._recipients_refused = 0
+        self._behind_data = b""  # what the flight with DATA brought behind it
         self._reply: Reply | None = None  # the data hook's own, while the store works
         self._started = 0.0
 
@@ -131,168 +137,145 @@ class Session:
 
     # -- for the driver -----------------------------------------------------------------------------------------------
 
+    def greet(self) -> None:
+        """The client has connected: say the banner."""
+        self._ask("welcome")
+        self._work()
+
     def receive(self, octets: bytes) -> None:
-        """Take octets, commands or content."""
-        if self.reader is None or self.reader.done:
+        """Take octets, commands or content, unless an answer is pending."""
+        if self.reader is None:
             self._lines.feed(octets)
         else:
             self._receive_content(octets)
-
-    def _receive_content(self, octets: bytes) -> None:
-        rest = memoryview(octets)
-        while rest and self.reader and not self.reader.done and not self.closing:
-            room = self.reader.room()
-            length = min(len(room), len(rest))
-            room[:length] = rest[:length]
-            rest = rest[length:]
-            self.content_received(length)
-        if rest:
-            self._lines.feed(bytes(rest))
+        self._work()
 
     def content_received(self, length: int) -> None:
         """`length` octets were put into `reader.room()`."""
-        assert self.reader is not None
-        try:
-            surplus = self.reader.received(length)
-        except SMTPError as error:  # far too large: there is no hope of reading it to its end
-            self._refuse_message(error.reply)
-            return
-        if surplus:
-            self._lines.feed(surplus)
+        self._take_content(length)
+        self._work()
 
-    def next_event(self) -> Event | None:
-        """Go on until somebody must decide something; None: more input is needed, or the session is over."""
-        event: Event | None
-        if self._state is None:
-            self._state = TURNED_AWAY
-            if event := self._ask("welcome"):
-                return event
-        while not self.closing:
-            if self._follow:
-                event, self._follow = self._follow, None
-                return event
-            try:
-                if self.reader is None:
-                    line = self._lines.next_line()
-                    if line is None:
-                        return None
-                    event = self._execute(line)
-                elif self.reader.done:
-                    event = self._end_of_data()
-                else:
-                    return None
-            except SMTPError as error:
-                event = self._refuse(error.reply)
-            if event is not None:
-                return event
-        return None
+    def answer(self, answer: Any) -> None:
+        """Answer the pending question, and go on.
 
-    def answer(self, answer: Answer) -> None:
-        """Answer the event that `next_event` gave.
-
-        Raises:
-            TypeError: this is no answer; the event is still open.
+        Args:
+            answer: what the hook returned, an `Answer` if the handler is right; or FAILED.
         """
-        event = self._pending
-        assert event is not None, "nothing was asked"
-        accept, refusal, refuse = _OUTCOMES[event.hook]
-        if answer is None or answer is ACCEPT:
-            self._pending = None
-            accept(self, None, *event.arguments)
-            return
-        if answer is REJECT:
-            answer = refusal
-        elif answer is CLOSE:
-            answer = self.service.replies.closing
-        if not isinstance(answer, Reply) or 300 <= answer.code < 400:
-            raise TypeError(f"hook {event.hook} returned {answer!r}: must be None, ACCEPT, REJECT, CLOSE or a Reply of 2xx, 4xx, 5xx")
-        self._pending = None
-        if answer.code < 300:
-            accept(self, answer, *event.arguments)
-        else:
-            refuse(self, answer, *event.arguments)
+        assert self.pending is not None, "nothing was asked"
+        hook, arguments = self.pending
+        self.pending = None
+        self.stopped = self.closing
+        self._conclude(hook, answer, arguments)
+        self._work()
 
-    def fail(self) -> None:
-        """The event's hook raised or did not return in time: 451, and the transaction is over."""
-        event, self._pending = self._pending, None
-        assert event is not None, "nothing was asked"
-        if event.hook in ("error", "timeout", "closed"):
-            _OUTCOMES[event.hook][0](self, None, *event.arguments)
-        elif event.hook in ("data", STORE):
-            self._refuse_message(TEMPORARY_FAILURE)
-        else:
-            self._say(TEMPORARY_FAILURE)
-            self._end_transaction()
-            self.closing |= event.hook == "welcome"
-
-    def overloaded(self) -> None:
-        """Nobody has time for the event's hook."""
-        assert self._pending is not None, "nothing was asked"
-        self.answer(self.service.replies.too_busy if self._pending.hook == "welcome" else OVERLOADED)
+    def overloaded_reply(self) -> Reply:
+        """The answer to a question that nobody has time for: at the banner it ends the session."""
+        return OVERLOADED if self._state is not TURNED_AWAY else self.service.replies.too_busy
 
     def turn_away(self, reply: Reply) -> None:
         """Refuse the client before anything else was said."""
-        self._state = TURNED_AWAY
         self._say(reply)
 
-    def time_out(self) -> Event | None:
+    def time_out(self) -> None:
         """A deadline has passed: say so and close."""
-        return self._ask("timeout")
+        self._ask("timeout")
 
     def shut_down(self) -> None:
         """The server goes away, between two commands."""
         self._say(self.service.replies.shutting_down)
 
-    def disconnected(self) -> Event | None:
+    def disconnected(self) -> None:
         """The connection is gone; nothing unfinished is kept."""
         self._end_transaction()
-        self.closing = True
-        return self._ask("closed")
-
-    def take_output(self) -> bytes:
-        """What to send; it is forgotten here."""
-        output = self._output
-        octets = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
-        return octets
+        self._close()
+        self._ask("closed")
 
     @property
     def in_command(self) -> bool:
-        """Whether a part of a command line waits for its end."""
+        """Whether there is input that was not executed."""
         return self._lines.in_line
 
     # -- the machine --------------------------------------------------------------------------------------------------
 
-    def _execute(self, line: bytes) -> Event | None:
-        state = self._state
-        assert state is not None
-        verb, _, argument = line.partition(b" ")
-        run = state.get(verb)
-        # Hot path: isprintable proves a line free of controls in 0.1 us, a regular expression in 0.3.
-        if run is None or not line.decode("latin-1").isprintable():
-            run, argument = look_closer(state, line)
-        return run(self, argument)
+    def _work(self) -> None:
+        """Execute the commands that are there, until something stops us."""
+        while not self.stopped:
+            for line in self._lines.lines:
+                verb, _, argument = line.partition(b" ")
+                run = self._state.get(verb)
+                try:
+                    # Hot path: isprintable proves a line free of controls in 0.1 us, a regular expression in 0.3.
+                    if run is None or not line.decode("latin-1").isprintable():
+                        run, argument = look_closer(self._state, line)
+                    run(self, argument)
+                except SMTPError as error:
+                    self._refuse(error.reply)
+                if self.stopped:
+                    break
+            else:
+                return
+            if self._behind_data:
+                octets, self._behind_data = self._behind_data, b""
+                self._receive_content(octets)
 
-    def _ask(self, hook: str, *arguments: object) -> Event | None:
-        """Ask the driver, if somebody answers that question; else it is accepted."""
-        if hook in self._hooks:
-            self._pending = event = Event(hook, arguments)
-            return event
-        _OUTCOMES[hook][0](self, None, *arguments)
-        return None
+    def _ask(self, hook: str, *arguments: object) -> None:
+        """Have a question decided. What nobody decides is accepted."""
+        decide = self.deciders.get(hook)
+        answer = decide(self, arguments) if decide else None
+        if answer is None:
+            _OUTCOMES[hook][0](self, None, *arguments)
+        else:
+            self._conclude(hook, answer, arguments)
+
+    def _conclude(self, hook: str, answer: Any, arguments: tuple[Any, ...]) -> None:
+        """Do what follows from an answer."""
+        accept, refusal, refuse = _OUTCOMES[hook]
+        if answer is None or answer is ACCEPT:
+            accept(self, None, *arguments)
+            return
+        if answer is PENDING:
+            self.pending = (hook, arguments)
+            self.stopped = True
+            return
+        if answer is REJECT:
+            answer = refusal
+        elif answer is CLOSE:
+            answer = self.service.replies.closing
+        if isinstance(answer, Reply):
+            (accept if answer.code < 300 else refuse)(self, answer, *arguments)
+        else:
+            assert answer is FAILED
+            self._fail(hook, arguments)
+
+    def _fail(self, hook: str, arguments: tuple[Any, ...]) -> None:
+        """A hook raised, or did not answer in time: 451, and the transaction is over."""
+        if hook in ("error", "timeout", "closed"):
+            _OUTCOMES[hook][0](self, None, *arguments)
+        elif hook in ("data", STORE):
+            self._refuse_message(TEMPORARY_FAILURE)
+        else:
+            self._say(TEMPORARY_FAILURE)
+            self._end_transaction()
+            if hook == "welcome":
+                self._close()
+
+    def _close(self) -> None:
+        self.closing = self.stopped = True
 
     def _say(self, reply: Reply) -> None:
-        self._output.append(reply.encoded)
+        self.output.append(reply.encoded)
+        if reply.plain:
+            return
         if reply.close:
-            self.closing = True
-        elif reply.code >= 500:
+            self._close()
+        else:
             self._errors += 1
             if self._errors >= self.service.limits.max_errors:
                 self._say(self.service.replies.too_many_errors)
 
-    def _refuse(self, reply: Reply) -> Event | None:
+    def _refuse(self, reply: Reply) -> None:
         """The protocol refuses a command."""
-        return self._ask("error", reply)
+        self._ask("error", reply)
 
     def _count_junk(self) -> None:
         self._junk += 1
@@ -306,17 +289,40 @@ class Session:
         if self.envelope.sender.size:
             content.reserve(self.envelope.sender.size)
         self.reader = DataReader(content)
+        self.stopped = True
         self._say(START_DATA)
-        if rest := self._lines.take_rest():
-            self._receive_content(rest)
+        self._behind_data = self._lines.take_rest()
 
-    def _end_of_data(self) -> Event | None:
-        assert self.reader is not None and self.envelope is not None
-        content = self.reader.content
+    def _receive_content(self, octets: bytes) -> None:
+        rest = memoryview(octets)
+        while rest and (reader := self.reader) and not reader.done:
+            room = reader.room()
+            length = min(len(room), len(rest))
+            room[:length] = rest[:length]
+            rest = rest[length:]
+            self._take_content(length, rest)
+
+    def _take_content(self, length: int, behind: bytes | memoryview = b"") -> None:
+        """`length` octets are in the reader's room; `behind` came behind them, and matters if they hold the end."""
+        reader = self.reader
+        assert reader is not None
+        try:
+            surplus = reader.received(length)
+        except SMTPError as error:  # far too large: there is no hope of reading it to its end
+            self._refuse_message(error.reply)
+            return
+        if reader.done:
+            if surplus or behind:
+                self._lines.feed(surplus + behind)
+            self._end_of_data(reader.content)
+
+    def _end_of_data(self, content: Content) -> None:
+        assert self.envelope is not None
         if broken_rule := content.verdict():
             self._finish(self._message_id(), broken_rule)
-            return self._refuse(broken_rule)
-        return self._ask("data", Message(self._message_id(), self.envelope, content.octets(), self))
+            self._refuse(broken_rule)
+        else:
+            self._ask("data", Message(self._message_id(), self.envelope, content.octets(), self))
 
     def _message_id(self) -> str:
         return f"{self.id}.{self._transactions}"
@@ -334,6 +340,7 @@ class Session:
         if self.reader:
             self.reader.content.release()
             self.reader = None
+            self.stopped = self.closing
         if self.envelope:
             self.envelope = None
             self._recipients_refused = 0
@@ -378,11 +385,8 @@ class Session:
         self._say(reply)
 
     def _data_accepted(self, reply: Reply | None, message: Message) -> None:
-        if STORE in self._hooks:
-            self._reply = reply
-            self._follow = self._ask(STORE, message)
-        else:
-            self._message_accepted(reply, message)
+        self._reply = reply
+        self._ask(STORE, message)
 
     def _stored(self, reply: Reply | None, message: Message) -> None:
         own, self._reply = self._reply, None
@@ -395,7 +399,7 @@ class Session:
         if reply:
             self._say(reply)
         else:
-            self._output.append(b"250 2.0.0 accepted, %b\r\n" % message.id.encode())
+            self.output.append(b"250 2.0.0 accepted, %b\r\n" % message.id.encode())
 
     def _message_refused(self, reply: Reply, message: Message) -> None:
         self._refuse_message(reply)
@@ -410,12 +414,13 @@ class Session:
 
     def _error_reported(self, own: Reply | None, reply: Reply) -> None:
         self._say(own or reply)
-        self.closing |= reply.close
+        if reply.close:
+            self._close()
 
     def _timed_out(self, reply: Reply | None) -> None:
         self._end_transaction()
         self._say(reply or self.service.replies.timeout)
-        self.closing = True
+        self._close()
 
     def _closed(self, reply: Reply | None) -> None:
         pass

@@ -13,9 +13,10 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Final, cast
 
+from ..protocol.data import DataReader
 from ..protocol.envelope import Endpoint
 from ..protocol.session import Session
-from .dispatch import Hooks, Running
+from .dispatch import Running, Tables
 from .reception import Reception
 
 _log = logging.getLogger("fastsmtp.worker")
@@ -24,35 +25,44 @@ _NEVER: Final = float("inf")
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One client's connection."""
+    """One client's connection, and its session's driver."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_data_began", "_eof", "_leaving", "_lingered", "_local", "_lost", "_opened",
-        "_reception", "_transport", "_unsent", "context", "deadline", "handler", "hooks", "late", "running", "session",
+        "_backlog", "_blocked", "_data_began", "_deaf", "_eof", "_leaving", "_lingered", "_local", "_lost", "_reader",
+        "_receive_view", "_reception", "_transport", "_unsent", "context", "deadline", "handler", "late", "opened",
+        "running", "session", "tables",
     )  # fmt: skip
 
     session: Session
     handler: object
-    hooks: Hooks
+    tables: Tables
 
     def __init__(self, reception: Reception, local: Endpoint | None) -> None:
+        # per process
         self._reception = reception
-        self._local = local
+        self._receive_view = reception.receive_view
+        self._local = local  # the listener's address, where it has only one
+        # per connection
         self._transport: asyncio.Transport
-        self._opened = self._data_began = monotonic()
-        self._backlog = b""  # read while a hook was at work
-        self._eof = False  # the client will send no more
+        self.opened = monotonic()
+        self.context = copy_context()  # the hooks of a session share their context variables
+        # reading: what get_buffer and buffer_updated look at
+        self._reader: DataReader | None = None  # where content goes now
+        self._deaf = False  # what is read now cannot be looked at: a hook works, output waits, or all is said
+        # what the deafness comes from
+        self.running: Running | None = None  # set by the dispatcher
+        self.late: Running | None = None  # likewise
         self._blocked = False  # the client does not read
-        self._unsent = 0  # octets of output when progress was looked at last
         self._lingered = -1  # octets dropped behind our last reply; -1: we are still talking
+        # what happened meanwhile
+        self._backlog = b""  # read while deaf
+        self._eof = False  # the client will send no more
         self._lost = False
         self._leaving = False  # the closed hook was called
-        # for the dispatcher
-        self.context = copy_context()  # the hooks of a session share their context variables
-        self.running: Running | None = None
-        self.late: Running | None = None
         # for the sweep
         self.deadline = _NEVER
+        self._data_began = 0.0
+        self._unsent = 0  # octets of output when progress was looked at last
 
     # -- asyncio.BufferedProtocol -------------------------------------------------------------------------------------
 
@@ -65,46 +75,42 @@ class Connection(asyncio.BufferedProtocol):
         reception.connections.add(self)
         try:
             self.handler = reception.application.new_handler()
-            self.hooks = reception.hooks_of(self.handler)
+            self.tables = reception.tables_of(self.handler)
         except Exception:
             _log.exception("no handler could be made for %s", peer)
-            self.handler, self.hooks, full = None, {}, True
-        self.session = Session(reception.service, {} if full else self.hooks, reception.new_id(), peer, local)
+            full = True
+        session_id = reception.new_id()
         if full:
+            self.session = Session(reception.service, {}, self, session_id, peer, local)
             self.session.turn_away(reception.service.replies.too_busy)
-        self.resume()
+        else:
+            self.session = Session(reception.service, self.tables.on_loop, self, session_id, peer, local)
+            self.session.greet()
+        self._send()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self.running is None and not self._blocked and self._lingered < 0:
-            reader = self.session.reader
-            if reader is not None and not reader.done:
-                return reader.room()
-        return self._reception.receive_view
+        reader = self._reader
+        return self._receive_view if reader is None else reader.room()
 
     def buffer_updated(self, length: int) -> None:
-        session = self.session
-        if self.running is not None or self._blocked or self._lingered >= 0:
+        if self._deaf:
             self._put_off(length)
             return
-        reader = session.reader
-        if reader is None:
-            session.receive(bytes(self._reception.receive_view[:length]))
+        if self._reader is None:
+            self.session.receive(bytes(self._receive_view[:length]))
         else:
-            session.content_received(length)
-            if not reader.done and not session.closing:
-                return
-        self.resume()
+            self.session.content_received(length)
+        self._send()
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._lingered >= 0:
-            return False
-        if self.running is None and not self._blocked:
+        if not self._deaf or self._lingered >= 0:
             self._transport.close()
         return True  # what is complete is answered before we close
 
     def pause_writing(self) -> None:
-        self._blocked = True
+        self._blocked = self._deaf = True
+        self._reader = None
         self._transport.pause_reading()
         self._unsent = self._transport.get_write_buffer_size()
         self.deadline = self._reception.now + self._reception.config.write_timeout
@@ -113,65 +119,82 @@ class Connection(asyncio.BufferedProtocol):
         self._blocked = False
         if self._lingered >= 0:
             self.deadline = self._reception.now + self._reception.config.linger_timeout
-        elif self.running is None and not self._lost:
+        elif not self._lost:
+            self.deadline = self._reception.command_deadline
             self._transport.resume_reading()
-            self._wait_for_client()
             self.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self._lost = self._deaf = True
         if self.running is None and self.late is None:
             self._leave()
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Let the session go on with what there is, and send what it says."""
+        """The session has worked, or may work again: go on with what came meanwhile, and send what it says."""
         if self._lost:
             if self.running is None and self.late is None:
                 self._leave()
             return
-        if self.running is not None or self._blocked or self._lingered >= 0:
+        if self._lingered >= 0:
             return
         session = self.session
-        advance = self._reception.dispatcher.advance
-        while advance(self):
-            if not self._backlog or session.closing:
-                self._flush()
-                return
+        if self._backlog and self.running is None and not self._blocked and not session.closing:
             backlog, self._backlog = self._backlog, b""
             session.receive(backlog)
             self._transport.resume_reading()
-        self.deadline = self.running.deadline if self.running else _NEVER
+        if self.running is None:
+            self._deaf = self._blocked
+        self._send()
 
-    def _flush(self) -> None:
-        session, reception = self.session, self._reception
+    def _send(self) -> None:
+        """Send the replies of a flight, and see what the session wants next."""
+        session = self.session
+        if session.pending is not None:
+            self._wait_for_answer()
+            return
+        reception = self._reception
         if session.finished:
-            for finished in session.finished:
-                reception.access_log.message(session, finished, monotonic())
-            session.finished.clear()
-        if reception.stopping and not session.closing and session.envelope is None:
+            self._log_messages()
+        if reception.stopping and session.envelope is None and not session.closing:
             session.shut_down()
-        output = session.take_output()
+        output = session.output
         if output:
-            self._transport.write(output)
-            if not self._blocked:
-                self._wait_for_client()
-        if session.closing:
-            self._finish()
-        elif self._eof and not self._blocked:
+            self.deadline = reception.command_deadline
+            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+            output.clear()
+        if session.stopped:
+            if session.closing:
+                self._finish()
+                return
+            self._expect_content()
+        else:
+            self._reader = None
+        if self._eof and not self._blocked:
             self._transport.close()
 
-    def _wait_for_client(self) -> None:
-        """Set the deadline of what the client is to do next."""
-        reception = self._reception
-        config = reception.config
-        if self.session.reader is not None:
-            self._data_began = reception.now
-            self.deadline = reception.now + config.data_timeout
-        else:
-            patience = config.drain_idle if reception.retiring else config.command_timeout
-            self.deadline = min(reception.now + patience, self._opened + config.session_timeout)
+    def _wait_for_answer(self) -> None:
+        self._deaf = True
+        self._reader = None
+        running = self.running
+        assert running is not None
+        self.deadline = running.deadline
+        running.begin()
+
+    def _log_messages(self) -> None:
+        session = self.session
+        for finished in session.finished:
+            self._reception.access_log.message(session, finished, monotonic())
+        session.finished.clear()
+
+    def _expect_content(self) -> None:
+        reader = self.session.reader
+        if self._blocked or reader is self._reader:
+            return
+        self._reader = reader
+        self._data_began = self._reception.now
+        self.deadline = self._data_began + self._reception.config.data_timeout
 
     def _put_off(self, length: int) -> None:
         """Octets came that nobody can look at now: keep them, and stop reading. Behind our last reply: drop them."""
@@ -180,12 +203,14 @@ class Connection(asyncio.BufferedProtocol):
             if self._lingered > _LINGER_OCTETS:
                 self._transport.abort()
             return
-        self._backlog += bytes(self._reception.receive_view[:length])
+        self._backlog += bytes(self._receive_view[:length])
         self._transport.pause_reading()
 
     def _finish(self) -> None:
         """The session is over: close, once the client has what we said."""
         self._lingered = 0
+        self._deaf = True
+        self._reader = None
         if self._eof or (self.session.said_goodbye and not self.session.in_command):
             self._transport.close()
             return
@@ -201,13 +226,12 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = _NEVER
         if not self._leaving:
             self._leaving = True
-            if session.messages == 0 and not session.finished:
-                reception.access_log.session(session, monotonic() - self._opened, self._end())
-            event = session.disconnected()
-            if event is not None:
-                start, function = self.hooks[event.hook]
-                if not start(self, function, event):
-                    return  # we come here again when it is done
+            self._log_messages()
+            if session.messages == 0:
+                reception.access_log.session(session, monotonic() - self.opened, self._end())
+            session.disconnected()
+            if session.pending is not None:
+                return  # we come here again when the hook is done
         reception.leave(self)
 
     def _end(self) -> str:
@@ -219,19 +243,22 @@ class Connection(asyncio.BufferedProtocol):
     # -- deadlines and drain ------------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """The deadline has passed. Called by the sweep."""
+        """The deadline has passed, or the session is as old as one may be. Called by the sweep."""
+        overdue = self.deadline <= now
         if self.running is not None:
             self.deadline = self.running.deadline
             if self.deadline <= now:
                 self.deadline = _NEVER  # unless it is late, it is about to call resume
                 self._reception.dispatcher.expire(self)
         elif self._blocked:
-            self._look_for_progress(now)
+            if overdue:
+                self._look_for_progress(now)
         elif self._lingered >= 0:
-            self._transport.abort()
-        elif not self._data_is_on_time(now):
+            if overdue:
+                self._transport.abort()
+        elif self._reader is None or (overdue and not self._data_is_on_time(self._reader, now)):
             self.session.time_out()
-            self.resume()
+            self._send()
 
     def _look_for_progress(self, now: float) -> None:
         unsent = self._transport.get_write_buffer_size()
@@ -241,33 +268,28 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent = unsent
         self.deadline = now + self._reception.config.write_timeout
 
-    def _data_is_on_time(self, now: float) -> bool:
+    def _data_is_on_time(self, reader: DataReader, now: float) -> bool:
         """Content may take its time as long as it comes at the minimum rate."""
-        reader, config = self.session.reader, self._reception.config
-        if reader is None:
-            return False
-        due = self._data_began + config.data_timeout + reader.content.size / config.min_data_rate
-        self.deadline = due
-        return now < due
+        config = self._reception.config
+        self.deadline = self._data_began + config.data_timeout + reader.content.size / config.min_data_rate
+        return now < self.deadline
 
     def drain(self) -> None:
         """The worker is about to leave. What is between two transactions ends; the rest finishes first."""
-        if self.running is not None or self._lingered >= 0 or self.session.envelope is not None:
+        if self._deaf or self.session.envelope is not None:
             return
-        if self._reception.stopping:
-            self._flush()
-        else:
-            self._wait_for_client()
+        self.deadline = self._reception.command_deadline
+        self._send()
 
     def cut(self) -> None:
         """No more time: close, with a word at a command boundary, without one in the middle of data."""
         session = self.session
-        if self.running is None and self._lingered < 0 and session.reader is None and not self._lost:
-            session.shut_down()
-            self._transport.write(session.take_output())
-            self._transport.close()
-        else:
+        if self._deaf or session.reader is not None:
             self._transport.abort()
+            return
+        session.shut_down()
+        self._send()
+        self._transport.close()
 
     def abort(self, bug: BaseException) -> None:
         """The session met a bug: log it whole, and close without a word."""

@@ -1,25 +1,30 @@
-"""Runs hooks: on the loop, as coroutines, or in the thread pool; and takes the session from event to event.
+"""Runs hooks: on the loop, as coroutines, or in the thread pool.
 
 Guarantees: hooks of one session never run at the same time; every wait has a deadline; whatever a hook raises ends in
 a reply. A flight (all that one read brought) hops to a thread once: from its first `def` hook on, the thread parses,
 runs hooks and collects replies until it meets the end of the flight or a hook that belongs on the loop. A flight that
 needs no `def` hook never leaves the loop.
 
-A conversation belongs to the loop unless `running` says otherwise. What is running has a deadline; when it has passed,
-the conversation is taken back from it, and its late answer is thrown away.
+For each class of handlers there are three tables of deciders, and the one that the session uses says where it is:
+
+    on_loop    the session belongs to the loop
+    in_thread  a pool thread has it: `def` hooks run right there, others wait until the loop has the session again
+    late       a hook has missed its deadline and still runs: every other one fails, so that no two run at a time
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ..handler import Hook, Kind
-from ..protocol.events import STORE, Event
+from ..protocol.envelope import Message
+from ..protocol.events import FAILED, PENDING, STORE, Decider, Verdict, Waiting
 from ..protocol.replies import Reply, SMTPError
 from ..protocol.session import Session
 from .hook_tasks import HookTasks
@@ -27,61 +32,50 @@ from .intake import Intake
 from .threads import ThreadPool
 
 _log = logging.getLogger("fastsmtp.handler")
+_Function = Callable[..., Any]
+_Arguments = tuple[Any, ...]
 
 
 class Running(Protocol):
-    """Something that a conversation waits for."""
+    """Something that a session waits for."""
 
     deadline: float  # by the monotonic clock
 
+    def begin(self) -> None:
+        """The session rests: whatever answers from elsewhere may do so now. Called on the loop, maybe again."""
+
     def take_back(self) -> bool:
-        """Stop waiting: True if the conversation is the loop's again, False if the answer is there already."""
+        """Stop waiting: True if the session is the loop's again, False if the answer is on its way already."""
 
 
 class Conversation(Protocol):
-    """What the dispatcher needs of a connection."""
+    """What the dispatcher needs of a connection; it is its session's driver."""
 
     session: Session
     handler: object
-    hooks: Hooks
+    tables: Tables
     context: Context
     running: Running | None
     late: Running | None  # a hook that was given up and has not returned
 
     def resume(self) -> None:
-        """The event was answered; go on. Called on the loop."""
+        """The pending question was answered. Called on the loop."""
 
     def abort(self, bug: BaseException) -> None:
-        """The conversation is beyond repair. Called on the loop."""
+        """The session is beyond repair. Called on the loop."""
 
 
-Start = Callable[["Conversation", Callable[..., Any], Event], bool]
-"""Begins to answer an event: True if the answer is given, False if `Conversation.resume` will be called."""
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The deciders of a class of handlers."""
 
-Hooks = dict[str, tuple[Start, Callable[..., Any]]]
-"""For each question that somebody answers: how to start, and the function."""
-
-
-def settle(session: Session, answer: Any) -> None:
-    """Give a hook's answer to the session; one that is no answer is the hook's failure."""
-    try:
-        session.answer(answer)
-    except TypeError as error:
-        _log.error("session %s: %s", session.id, error)
-        session.fail()
-
-
-def settle_exception(session: Session, event: Event, error: BaseException) -> None:
-    """A hook raised: an `SMTPError` is an answer, anything else a bug, which is logged whole and never sent."""
-    if isinstance(error, SMTPError):
-        settle(session, error.reply)
-        return
-    _log.error("session %s: hook %s raised", session.id, event.hook, exc_info=error)
-    session.fail()
+    on_loop: Mapping[str, Decider]
+    in_thread: Mapping[str, Decider]
+    late: Mapping[str, Decider]
 
 
 class Dispatcher:
-    """Answers the events of one worker's sessions.
+    """Decides the questions of one worker's sessions.
 
     Args:
         tasks: starts async hooks.
@@ -95,104 +89,149 @@ class Dispatcher:
         self, tasks: HookTasks, pool: ThreadPool, intake: Intake | None, hook_timeout: float, data_hook_timeout: float
     ) -> None:
         self._tasks = tasks
-        self._pool = pool
+        self.pool = pool
         self._intake = intake
         self._hook_timeout = hook_timeout
         self._data_hook_timeout = data_hook_timeout
-        self._starts: Final = {Kind.INLINE: self._run_inline, Kind.ASYNC: self._start_async, Kind.THREAD: self._submit}
 
-    def bind(self, hooks: dict[str, Hook]) -> Hooks:
+    def tables(self, hooks: Mapping[str, Hook]) -> Tables:
         """Prepare the hooks of a handler class."""
-        bound: Hooks = {name: (self._starts[hook.kind], hook.function) for name, hook in hooks.items()}
+        makers = {Kind.INLINE: self._inline, Kind.ASYNC: self._asynchronous, Kind.THREAD: self._threaded}
+        on_loop = {name: makers[hook.kind](name, hook.function) for name, hook in hooks.items()}
         if self._intake:
-            bound[STORE] = (self._store, self._intake.put)
-        return bound
+            on_loop[STORE] = self._storing(self._intake)
+        in_thread = {name: _deferred(decide) for name, decide in on_loop.items()}
+        for name, hook in hooks.items():
+            if hook.kind is Kind.THREAD:
+                in_thread[name] = self._in_this_thread(name, hook.function)
+        return Tables(on_loop, in_thread, {name: lambda session, arguments: FAILED for name in on_loop})
 
-    def advance(self, conversation: Conversation) -> bool:
-        """Go on until input is needed (True), or something is running (False)."""
-        session, hooks = conversation.session, conversation.hooks
-        while (event := session.next_event()) is not None:
-            if conversation.late:  # hooks of one session never run at the same time
-                session.fail()
-                continue
-            start, function = hooks[event.hook]
-            if not start(conversation, function, event):
-                return False
-        return True
+    def seconds(self, hook: str) -> float:
+        """How long a hook may take."""
+        return self._data_hook_timeout if hook in ("data", STORE) else self._hook_timeout
 
     def expire(self, conversation: Conversation) -> None:
         """What is running is late: answer without it."""
-        running = conversation.running
+        running, session = conversation.running, conversation.session
         if running is None or not running.take_back():
             return
-        session = conversation.session
-        _log.error("session %s: a hook did not return in time", session.id)
+        _log.error("session %s: hook %s did not return in time", session.id, session.pending and session.pending[0])
         conversation.running, conversation.late = None, running
-        session.fail()
+        session.deciders = conversation.tables.late
+        session.answer(FAILED)
         conversation.resume()
 
-    def _deadline(self, event: Event) -> float:
-        return monotonic() + (self._data_hook_timeout if event.hook in ("data", STORE) else self._hook_timeout)
+    # -- deciders on the loop -----------------------------------------------------------------------------------------
 
-    # -- on the loop --------------------------------------------------------------------------------------------------
+    def _inline(self, name: str, function: _Function) -> Decider:
+        def decide(session: Session, arguments: _Arguments) -> Any:
+            conversation: Any = session.driver
+            try:
+                answer = conversation.context.run(function, conversation.handler, session, *arguments)
+            except Exception as error:
+                return failure(session, name, error)
+            return answer if answer is None else checked(session, name, answer)
 
-    def _run_inline(self, conversation: Conversation, function: Callable[..., Any], event: Event) -> bool:
-        session = conversation.session
-        try:
-            answer = conversation.context.run(function, conversation.handler, session, *event.arguments)
-        except Exception as error:
-            settle_exception(session, event, error)
-        else:
-            settle(session, answer)
-        return True
+        return decide
 
-    def _start_async(self, conversation: Conversation, function: Callable[..., Any], event: Event) -> bool:
-        session = conversation.session
-        try:
-            task = self._tasks.start(conversation.context, function(conversation.handler, session, *event.arguments))
-        except StopIteration as stop:
-            settle(session, stop.value)
-            return True
-        except Exception as error:
-            settle_exception(session, event, error)
-            return True
-        conversation.running = _Suspended(conversation, event, task, self._deadline(event))
-        return False
+    def _asynchronous(self, name: str, function: _Function) -> Decider:
+        tasks, timeout = self._tasks, self.seconds(name)
 
-    def _store(self, conversation: Conversation, put: Callable[..., Any], event: Event) -> bool:
-        waiting = _Storing(conversation, self._deadline(event))
-        conversation.running = waiting
-        put(*event.arguments, waiting.stored)
-        return False
+        def decide(session: Session, arguments: _Arguments) -> Any:
+            conversation: Any = session.driver
+            try:
+                task = tasks.start(conversation.context, function(conversation.handler, session, *arguments))
+            except StopIteration as stop:
+                return stop.value if stop.value is None else checked(session, name, stop.value)
+            except Exception as error:
+                return failure(session, name, error)
+            conversation.running = _Suspended(conversation, name, task, monotonic() + timeout)
+            return PENDING
 
-    # -- in threads ---------------------------------------------------------------------------------------------------
+        return decide
 
-    def _submit(self, conversation: Conversation, function: Callable[..., Any], event: Event) -> bool:
-        flight = _Flight(self, conversation, event)
-        if not self._pool.submit(flight):
-            conversation.session.overloaded()
-            return True
-        conversation.running = flight
-        return False
+    def _storing(self, intake: Intake) -> Decider:
+        timeout = self.seconds(STORE)
 
-    def runs_in_thread(self, hooks: Hooks, event: Event) -> bool:
-        """Whether a thread that has the conversation may answer this event too."""
-        return hooks[event.hook][0] == self._starts[Kind.THREAD]
+        def decide(session: Session, arguments: _Arguments) -> Waiting:
+            conversation: Any = session.driver
+            message: Message = arguments[0]
+            conversation.running = waiting = _Storing(conversation, monotonic() + timeout)
+            intake.put(message, waiting.stored)
+            return PENDING
+
+        return decide
+
+    def _threaded(self, name: str, function: _Function) -> Decider:
+        """On the loop a `def` hook sends the session to a thread."""
+
+        def decide(session: Session, arguments: _Arguments) -> Any:
+            conversation: Any = session.driver
+            if self.pool.is_full:
+                return session.overloaded_reply()
+            conversation.running = _Flight(self, conversation, name, function, arguments)
+            session.deciders = conversation.tables.in_thread
+            return PENDING
+
+        return decide
+
+    # -- deciders in a thread -----------------------------------------------------------------------------------------
+
+    def _in_this_thread(self, name: str, function: _Function) -> Decider:
+        def decide(session: Session, arguments: _Arguments) -> Any:
+            flight: _Flight = session.driver.running  # type: ignore[attr-defined]  # a Conversation
+            flight.renew(self.seconds(name))
+            return flight.call(name, function, arguments)
+
+        return decide
+
+
+def _deferred(decide: Decider) -> Decider:
+    """A question for the loop: the thread ends there."""
+
+    def defer(session: Session, arguments: _Arguments) -> Waiting:
+        session.driver.running.deferred = (decide, arguments)  # type: ignore[attr-defined]  # a Conversation
+        return PENDING
+
+    return defer
+
+
+def checked(session: Session, hook: str, answer: object) -> object:
+    """A hook's answer, if it is one; else that is the hook's failure."""
+    if isinstance(answer, Verdict) or (isinstance(answer, Reply) and not 300 <= answer.code < 400):
+        return answer
+    _log.error(
+        "session %s: hook %s returned %r: must be None, ACCEPT, REJECT, CLOSE or a Reply of 2xx, 4xx, 5xx",
+        session.id,
+        hook,
+        answer,
+    )
+    return FAILED
+
+
+def failure(session: Session, hook: str, error: BaseException) -> object:
+    """What a raising hook means: an `SMTPError` is an answer; anything else a bug, logged whole and never sent."""
+    if isinstance(error, SMTPError):
+        return checked(session, hook, error.reply)
+    _log.error("session %s: hook %s raised", session.id, hook, exc_info=error)
+    return FAILED
 
 
 class _Suspended:
     """An async hook that waits for something."""
 
-    __slots__ = ("_conversation", "_event", "_given_up", "_task", "deadline")
+    __slots__ = ("_conversation", "_given_up", "_hook", "_task", "deadline")
 
-    def __init__(self, conversation: Conversation, event: Event, task: asyncio.Task[object] | None, deadline: float) -> None:
-        assert task is not None
+    def __init__(self, conversation: Conversation, hook: str, task: asyncio.Task[object], deadline: float) -> None:
         self._conversation = conversation
-        self._event = event
+        self._hook = hook
         self._task = task
         self._given_up = False
         self.deadline = deadline
         task.add_done_callback(self._done)
+
+    def begin(self) -> None:
+        """The task is under way already."""
 
     def take_back(self) -> bool:
         if self._task.done():
@@ -203,19 +242,14 @@ class _Suspended:
 
     def _done(self, task: asyncio.Task[object]) -> None:
         conversation = self._conversation
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if self._given_up:
-            task.cancelled() or task.exception()  # an exception that nobody looks at is reported by asyncio
-            conversation.late = None
-            conversation.resume()
+            _return_late(conversation)
             return
-        conversation.running = None
         session = conversation.session
-        if task.cancelled():
-            settle_exception(session, self._event, asyncio.CancelledError())
-        elif error := task.exception():
-            settle_exception(session, self._event, error)
-        else:
-            settle(session, task.result())
+        conversation.running = None
+        answer = failure(session, self._hook, error) if error else task.result()
+        session.answer(answer if answer is None or error else checked(session, self._hook, answer))
         conversation.resume()
 
 
@@ -229,93 +263,127 @@ class _Storing:
         self._given_up = False
         self.deadline = deadline
 
+    def begin(self) -> None:
+        """The intake answers from a later turn of the loop."""
+
     def take_back(self) -> bool:
         self._given_up = True
         return True
 
     def stored(self, reply: Reply | None) -> None:
         conversation = self._conversation
-        if self._given_up:  # the client was told 451; if it tries again there are two copies, never none
-            conversation.late = None
-        else:
-            conversation.running = None
-            settle(conversation.session, reply)
+        if self._given_up:  # the client was told 451: if it tries again there are two copies, never none
+            _return_late(conversation)
+            return
+        conversation.running = None
+        conversation.session.answer(reply)
         conversation.resume()
+
+
+def _return_late(conversation: Conversation) -> None:
+    """What was given up has returned: hooks may run again."""
+    conversation.late = None
+    conversation.session.deciders = conversation.tables.on_loop
+    conversation.resume()
+
+
+class _GivenUp(BaseException):
+    """Ends a thread's work on a session that is not its own any more."""
 
 
 class _Flight:
     """The part of a flight that runs in a pool thread.
 
-    The token decides whose the conversation is when a hook returns late: whoever takes it.
+    The token decides whose the session is when a hook returns about at its deadline: whoever takes it.
     """
 
-    __slots__ = ("_bug", "_conversation", "_dispatcher", "_event", "_given_up", "_token", "deadline")
+    __slots__ = (
+        "_arguments", "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_hook", "_token", "deadline",
+        "deferred",
+    )  # fmt: skip
 
-    def __init__(self, dispatcher: Dispatcher, conversation: Conversation, event: Event) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, conversation: Conversation, hook: str, function: _Function, arguments: _Arguments
+    ) -> None:
         self._dispatcher = dispatcher
         self._conversation = conversation
-        self._event: Event | None = event
-        self._token = [None]
-        self._given_up = False
+        self._hook = hook
+        self._function = function
+        self._arguments = arguments
+        self._begun = False
         self._bug: BaseException | None = None
-        self.deadline = dispatcher._deadline(event)
+        self.deferred: tuple[Decider, _Arguments] | None = None  # a question for the loop
+        self._token = [None]
+        self.deadline = monotonic() + dispatcher.seconds(hook)
 
-    def _take_token(self) -> bool:
+    def begin(self) -> None:
+        """On the loop: the session rests, so a thread can have it."""
+        if not self._begun:
+            self._begun = True
+            self._dispatcher.pool.submit(self)
+
+    def take_back(self) -> bool:
+        """On the loop: the hook is late."""
         try:
             self._token.pop()
         except IndexError:
             return False
-        return True
-
-    def take_back(self) -> bool:
-        if not self._take_token():
-            return False
-        self._given_up = True
-        self._dispatcher._pool.give_up()
+        self._dispatcher.pool.give_up()
         return True
 
     def run(self) -> None:
-        """In a pool thread: answer events until one belongs on the loop."""
+        """In a pool thread: answer the question that brought us here, and what follows."""
+        if not self._token:  # it was too late before it began
+            return
         try:
-            self._answer_events()
+            self._conversation.session.answer(self.call(self._hook, self._function, self._arguments))
+        except _GivenUp:
+            pass
         except BaseException as error:  # a bug in the protocol must not end the thread
             self._bug = error
 
-    def _answer_events(self) -> None:
-        conversation, dispatcher = self._conversation, self._dispatcher
-        session, hooks = conversation.session, conversation.hooks
-        event = self._event
-        while event is not None and not self._given_up:
-            try:
-                answer = conversation.context.run(hooks[event.hook][1], conversation.handler, session, *event.arguments)
-            except BaseException as error:
-                if not self._take_token():
-                    return
-                settle_exception(session, event, error)
-            else:
-                if not self._take_token():
-                    return
-                settle(session, answer)
-            self._event = event = session.next_event()
-            if event is None or not dispatcher.runs_in_thread(hooks, event):
-                return
-            self.deadline = dispatcher._deadline(event)
-            self._token.append(None)
+    def renew(self, timeout: float) -> None:
+        """In the thread: the next hook begins."""
+        self.deadline = monotonic() + timeout
+        self._token.append(None)
+
+    def call(self, hook: str, function: _Function, arguments: _Arguments) -> object:
+        """In the thread: run a hook.
+
+        Raises:
+            _GivenUp: it took too long, and the loop has answered.
+        """
+        conversation = self._conversation
+        session = conversation.session
+        error = None
+        try:
+            answer = conversation.context.run(function, conversation.handler, session, *arguments)
+        except BaseException as raised:
+            error = raised
+        try:
+            self._token.pop()
+        except IndexError:
+            raise _GivenUp from error
+        if error is not None:
+            return failure(session, hook, error)
+        return answer if answer is None else checked(session, hook, answer)
 
     def finish(self) -> None:
-        """On the loop: the thread is done with the conversation, and with the event if it left none."""
-        conversation, event = self._conversation, self._event
-        if self._given_up:
-            self._dispatcher._pool.recover()
-            conversation.late = None
-            conversation.resume()
+        """On the loop: the thread is done."""
+        conversation = self._conversation
+        if conversation.running is not self:
+            self._dispatcher.pool.recover()
+            _return_late(conversation)
             return
         conversation.running = None
+        session = conversation.session
+        session.deciders = conversation.tables.on_loop
         if self._bug:
             conversation.abort(self._bug)
             return
-        if event is not None:
-            start, function = conversation.hooks[event.hook]
-            if not start(conversation, function, event):
-                return
+        if self.deferred:
+            decide, arguments = self.deferred
+            answer = decide(session, arguments)
+            if answer is not PENDING:
+                session.answer(answer)
         conversation.resume()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import types
+from asyncio.tasks import _enter_task, _leave_task  # for implementations of tasks, says the documentation of asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from functools import partial
@@ -27,7 +28,7 @@ class HookTasks:
         self._loop = loop
         self._spare = _SpareTask(loop)
 
-    def start(self, context: Context, coroutine: HookCoroutine) -> asyncio.Task[object] | None:
+    def start(self, context: Context, coroutine: HookCoroutine) -> asyncio.Task[object]:
         """Run a coroutine until it waits for the first time.
 
         Returns:
@@ -38,14 +39,15 @@ class HookTasks:
             BaseException: whatever it raised.
         """
         loop, spare = self._loop, self._spare
-        asyncio.tasks._enter_task(loop, spare.task)
+        task = spare.task
+        _enter_task(loop, task)
         try:
             yielded = context.run(coroutine.send, None)
         finally:
-            asyncio.tasks._leave_task(loop, spare.task)
+            _leave_task(loop, task)
         self._spare = _SpareTask(loop)
         spare.adopt(context, coroutine, yielded)
-        return spare.task
+        return task
 
     def close(self) -> None:
         """End the spare task."""

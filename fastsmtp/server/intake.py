@@ -39,8 +39,9 @@ class Intake:
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-            for (_, stored), reply in zip(batch, await self._store_batch([message for message, _ in batch]), strict=True):
-                stored(reply)
+            replies = await self._store_batch([message for message, _ in batch])
+            # Not from within this task: what follows may start a hook, which is a task of its own.
+            asyncio.get_running_loop().call_soon(_tell, batch, replies)
         self._task = None
 
     async def _store_batch(self, messages: list[Message]) -> list[Reply | None]:
@@ -53,3 +54,11 @@ class Intake:
             if error:
                 _log.error("message %s not stored: %s", message.id, error)
         return [error.reply if error else None for error in results]
+
+
+def _tell(batch: list[tuple[Message, Stored]], replies: list[Reply | None]) -> None:
+    for (message, stored), reply in zip(batch, replies, strict=True):
+        try:
+            stored(reply)
+        except Exception:
+            _log.exception("message %s: its session could not go on", message.id)

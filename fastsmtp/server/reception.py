@@ -17,7 +17,7 @@ from ..config import Config
 from ..protocol.service import Service
 from .access_log import AccessLog
 from .application import Application
-from .dispatch import Dispatcher, Hooks
+from .dispatch import Dispatcher, Tables
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -51,9 +51,10 @@ class Reception:
         self.receive_view: Final = memoryview(bytearray(_RECEIVE_BYTES))
         self.connections: Final[set[Connection]] = set()
         self.now = time.monotonic()
+        self.command_deadline = self.now + config.command_timeout  # of a command that is awaited from now on
         self.stopping = False  # the server goes away: say so at the next command boundary
         self.retiring = False  # a successor is at work: say so to who is idle
-        self._hooks: dict[type, Hooks] = {}
+        self._tables: dict[type, Tables] = {}
         # Unique over workers, restarts and machines: 40 random bits, then a number.
         self._id_prefix = f"{secrets.token_hex(5)}-"
         self._ids = itertools.count(1)
@@ -64,13 +65,13 @@ class Reception:
         """An id for a session."""
         return f"{self._id_prefix}{next(self._ids):x}"
 
-    def hooks_of(self, handler: object) -> Hooks:
+    def tables_of(self, handler: object) -> Tables:
         """How to run the hooks of a handler."""
         handler_class = type(handler)
-        hooks = self._hooks.get(handler_class)
-        if hooks is None:
-            hooks = self._hooks[handler_class] = self.dispatcher.bind(self.application.hooks_of(handler_class))
-        return hooks
+        tables = self._tables.get(handler_class)
+        if tables is None:
+            tables = self._tables[handler_class] = self.dispatcher.tables(self.application.hooks_of(handler_class))
+        return tables
 
     @property
     def is_full(self) -> bool:
@@ -96,7 +97,9 @@ class Reception:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self.now = now = time.monotonic()
-        for connection in [each for each in self.connections if each.deadline <= now]:
+        self.command_deadline = now + (self.config.drain_idle if self.retiring else self.config.command_timeout)
+        oldest = now - self.config.session_timeout
+        for connection in [each for each in self.connections if each.deadline <= now or each.opened <= oldest]:
             try:
                 connection.expire(now)
             except Exception:
@@ -117,6 +120,8 @@ class Reception:
         """
         self.stopping, self.retiring = not retire, retire
         self._empty = asyncio.Event()
+        if retire:
+            self.command_deadline = self.now + self.config.drain_idle
         if not self.connections:
             return 0
         for connection in list(self.connections):

@@ -57,10 +57,13 @@ class ThreadPool:
         """Jobs that are queued or running."""
         return self._pending
 
-    def submit(self, job: Job) -> bool:
-        """Queue a job; False if there are too many."""
-        if self._pending >= self._max_pending:
-            return False
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many jobs as there may be."""
+        return self._pending >= self._max_pending
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. The caller has seen that the pool is not full."""
         self._pending += 1
         self._jobs.append(job)
         if len(self._idle) == self._started:  # nobody is awake
@@ -68,7 +71,6 @@ class ThreadPool:
         elif not self._checking:
             self._checking = True
             self._loop.call_later(_PATIENCE, self._check)
-        return True
 
     def give_up(self) -> None:
         """A running job is not waited for any more: another thread may take the place of its own."""
