@@ -7,7 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # -qq: errors only.
 PIP_INSTALL := $(BIN)/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all:
-SOURCES := $(wildcard fastsmtp tests examples loadtest)
+SOURCES := $(wildcard fastsmtp tests examples loadtest docs)
+# Python without .py in its name, which ruff and mypy do not find by themselves.
+SCRIPTS := tests/conformance/serve
+# Plays the conformance cases; it is kept outside this repository.
+CASES ?= ../shared/conformance/run_cases.py
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
 SYSTEM_PROGRAMS := swaks smtp-source smtp-sink
@@ -15,7 +19,7 @@ SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format lock system-deps clean
+.PHONY: help run test conformance lint format settings lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,14 +30,20 @@ run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="
 test: $(VENV)/.installed-dev ## run the tests; pytest's arguments in ARGS="..."
 	$(BIN)/python -m pytest $(ARGS)
 
+conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
+	$(BIN)/python tests/conformance/run.py $(CASES)
+
 lint: $(VENV)/.installed-dev ## check style, formatting and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict $(SOURCES)
+	$(BIN)/ruff check . $(SCRIPTS)
+	$(BIN)/ruff format --check . $(SCRIPTS)
+	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS)
 
 format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
-	$(BIN)/ruff check --fix-only .
-	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only . $(SCRIPTS)
+	$(BIN)/ruff format . $(SCRIPTS)
+
+settings: $(VENV)/.installed-dev ## write docs/settings.md anew
+	$(BIN)/python docs/make_settings.py
 
 # Keeps the versions that still fit; ARGS=--upgrade takes the newest.
 lock: $(VENV)-lock/.installed ## write requirements/dev.txt anew; newest versions with ARGS=--upgrade

@@ -107,8 +107,12 @@ def _client_name(session: Session, argument: bytes) -> str:
 
 
 def _mail(session: Session, argument: bytes) -> None:
-    sender = Sender("", "")
-    parameters = _read_path(sender, argument, b"FROM:", session, None)
+    match = _simple_path(argument, 5) if argument.startswith(b"FROM:") and len(argument) < SIMPLE_OCTETS else None
+    if match:
+        local, domain, parameters = match.groups()
+        sender = Sender(local.decode(), domain.decode().lower())
+    else:
+        sender, parameters = _read_sender(argument.lstrip(), session)
     if parameters:
         session._offer.read_mail(sender, parameters)
     limit = session.service.limits.max_messages
@@ -118,55 +122,47 @@ def _mail(session: Session, argument: bytes) -> None:
 
 
 def _rcpt(session: Session, argument: bytes) -> None:
-    envelope = session.envelope
-    assert envelope is not None  # the states with RCPT have a transaction
-    recipient = Recipient("", "")
-    parameters = _read_path(recipient, argument, b"TO:", session, envelope.sender.smtputf8)
+    match = _simple_path(argument, 3) if argument.startswith(b"TO:") and len(argument) < SIMPLE_OCTETS else None
+    if match:
+        local, domain, parameters = match.groups()
+        recipient = Recipient(local.decode(), domain.decode().lower())
+    else:
+        recipient, parameters = _read_recipient(argument.lstrip(), session)
     if parameters:
         session._offer.read_rcpt(recipient, parameters)
-    if len(envelope.recipients) >= session.service.limits.max_recipients:
+    if len(session._transaction.recipients) >= session.service.limits.max_recipients:
         raise SMTPError(TOO_MANY_RECIPIENTS)
     session._ask("rcpt", recipient)
 
 
-def _read_path(mailbox: Sender | Recipient, argument: bytes, keyword: bytes, session: Session, utf8: bool | None) -> bytes:
-    """Read ``FROM:<path>`` or ``TO:<path>`` into `mailbox`; returns the parameters, unread.
-
-    Args:
-        mailbox: filled with local part and domain.
-        argument: what stands behind the verb.
-        keyword: ``FROM:`` or ``TO:``.
-        session: tells what was offered.
-        utf8: whether the transaction is an internationalised one; None: its own parameters say so.
-    """
-    start = len(keyword)
-    if argument.startswith(keyword) and len(argument) < SIMPLE_OCTETS:
-        match = SIMPLE_PATH.fullmatch(argument, start)
-        if match:
-            local, domain, parameters = match.groups()
-            mailbox.local, mailbox.domain = local.decode(), domain.decode().lower()
-            return parameters or b""
-    return _read_odd_path(mailbox, argument.lstrip(), keyword, session, utf8)
+_simple_path: Final = SIMPLE_PATH.fullmatch
 
 
-def _read_odd_path(
-    mailbox: Sender | Recipient, argument: bytes, keyword: bytes, session: Session, utf8: bool | None
-) -> bytes:
-    sending = isinstance(mailbox, Sender)
-    bad = BAD_SENDER if sending else BAD_RECIPIENT
+def _read_sender(argument: bytes, session: Session) -> tuple[Sender, bytes]:
+    """``FROM:<path>`` of any kind, and the parameters behind it, unread."""
+    path, parameters = _split(argument, b"FROM:", MAIL_SYNTAX)
+    if not path:
+        return Sender("", ""), parameters
+    utf8 = session._offer.offers("SMTPUTF8") and b"SMTPUTF8" in parameters.upper().split()
+    return Sender(*parse_mailbox(path, utf8, BAD_SENDER)), parameters
+
+
+def _read_recipient(argument: bytes, session: Session) -> tuple[Recipient, bytes]:
+    """``TO:<path>`` of any kind, and the parameters behind it, unread."""
+    path, parameters = _split(argument, b"TO:", RCPT_SYNTAX)
+    if path.lower() == b"postmaster":  # RFC 5321 4.1.1.3: the one path without a domain
+        return Recipient(path.decode("ascii"), ""), parameters
+    if not path:  # <> is for senders
+        raise SMTPError(BAD_RECIPIENT)
+    return Recipient(*parse_mailbox(path, session._transaction.sender.smtputf8, BAD_RECIPIENT)), parameters
+
+
+def _split(argument: bytes, keyword: bytes, syntax: Reply) -> tuple[bytes, bytes]:
+    """What stands between the brackets, and what behind them."""
     parts = split_path(argument[len(keyword) :]) if argument[: len(keyword)].upper() == keyword else None
     if parts is None:
-        raise SMTPError(MAIL_SYNTAX if sending else RCPT_SYNTAX)
-    path, parameters = parts
-    if path.lower() == b"postmaster" and not sending:  # RFC 5321 4.1.1.3: the one path without a domain
-        mailbox.local = path.decode("ascii")
-    elif path:
-        if utf8 is None:
-            utf8 = session._offer.offers("SMTPUTF8") and b"SMTPUTF8" in parameters.upper().split()
-        mailbox.local, mailbox.domain = parse_mailbox(path, utf8, bad)
-    elif not sending:  # <> is for senders
-        raise SMTPError(bad)
-    return parameters
+        raise SMTPError(syntax)
+    return parts
 
 
 def _data(session: Session, argument: bytes) -> None:

@@ -82,27 +82,24 @@ class Content:
         filled: where the received octets end.
     """
 
-    __slots__ = (
-        "_bare", "_broken", "_buffer", "_dropping", "_faulty", "_file", "_header_end", "_header_seen", "_hops", "_line", "_long_line",
-        "_nul", "_space", "clean", "filled", "size", "view",
-    )  # fmt: skip
+    # Hot path: what a good message never changes stays on the class; 12 attributes less to set, 0.5 us.
+    clean = 0
+    size = -_BASE  # the implied CR LF is committed with the first line and does not count
+    _file: SpillFile | None = None
+    _header_end = 0  # octets of the header section, once its end was seen
+    _header_seen = 0  # octets that were searched for it
+    _line = 0  # octets of the text line that the committed ones end in, for max_text_line
+    _dropping = False  # over the limit, or nowhere to go: nothing is kept any more
+    _faulty = False  # one of the rules below is broken
+    _broken: OSError | None = None  # the file could not be written
+    _bare = _nul = _hops = _long_line = False
 
     def __init__(self, space: ContentSpace) -> None:
         self._space = space
-        self._buffer = space.pool.acquire(SIZES[0])
-        self._buffer[:_BASE] = IMPLIED
-        self.view = memoryview(self._buffer)
-        self.clean = 0
+        self._buffer = buffer = space.pool.acquire(SIZES[0])
+        self.view = view = memoryview(buffer)
+        view[:_BASE] = IMPLIED
         self.filled = _BASE
-        self.size = -_BASE  # the implied CR LF is committed with the first line and does not count
-        self._file: SpillFile | None = None
-        self._header_end = 0  # octets of the header section, once its end was seen
-        self._header_seen = 0  # octets that were searched for it
-        self._faulty = False  # some rule is broken
-        self._dropping = False  # over the limit: nothing is kept any more
-        self._broken: OSError | None = None  # the file could not be written
-        self._bare = self._nul = self._hops = self._long_line = False
-        self._line = 0  # octets of the text line that the committed ones end in, for max_text_line
 
     # -- receiving ----------------------------------------------------------------------------------------------------
 
@@ -184,7 +181,7 @@ class Content:
             self._dropping = self._faulty = True
             if self.size > 2 * limits.max_message_bytes:
                 raise SMTPError(FAR_TOO_LARGE)
-        if not self._header_end:
+        if self._header_end == 0:
             self._look_at_header(at_end=False)
 
     def _dirty(self, end: int) -> int:

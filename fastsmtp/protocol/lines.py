@@ -54,7 +54,7 @@ class LineReader:
         lines: the complete lines that nobody has taken yet, without CR LF; a `Fault` stands for one that is gone.
     """
 
-    __slots__ = ("_discard_limit", "_dropped", "_lenient", "_limit", "_tail", "lines")
+    __slots__ = ("_discard_limit", "_dropped", "_lenient", "_limit", "_odd", "_tail", "lines")
 
     def __init__(self, limit: int, discard_limit: int, lenient: bool) -> None:
         self._limit = limit
@@ -63,23 +63,31 @@ class LineReader:
         self.lines: Iterator[bytes] = iter(())
         self._tail = b""  # of a line whose end is not there yet
         self._dropped = 0  # octets of that line that are gone already
+        self._odd = lenient  # whether a plain split is not enough: lenient, or there is a tail
 
     def feed(self, octets: bytes) -> None:
         """Take what one read brought; all earlier lines must have been taken."""
-        if self._tail:
-            octets = self._tail + octets
-        lines = octets.split(b"\r\n") if not self._lenient else _ANY_END.split(octets)
-        self._tail = tail = lines.pop()
-        if len(octets) + self._dropped > self._limit:
-            self._measure(lines)
-        if tail:
-            self._judge_unfinished(tail, lines)
+        lines = octets.split(b"\r\n")
+        if self._odd or lines.pop() or len(octets) > self._limit:
+            lines = self._feed_oddly(octets)
         self.lines = iter(lines)
+
+    def _feed_oddly(self, octets: bytes) -> list[bytes]:
+        """There is an unfinished line in front or at the end, or one that may be too long."""
+        octets = self._tail + octets
+        lines = _ANY_END.split(octets) if self._lenient else octets.split(b"\r\n")
+        self._tail = lines.pop()
+        self._measure(lines)
+        if self._tail:
+            self._judge_unfinished(self._tail, lines)
+        self._odd = self._lenient or bool(self._tail)
+        return lines
 
     def take_rest(self) -> bytes:
         """Hand out everything that was not taken as a line, as it came, and forget it."""
         rest = b"\r\n".join([*self.lines, self._tail])
         self._tail = b""
+        self._odd = self._lenient
         return rest
 
     @property

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-import stringzilla  # type: ignore[import-not-found]  # a C extension without stubs
+from stringzilla import count, equal, find, translate  # type: ignore[import-not-found]  # a C extension without stubs
+
+__all__ = ["count", "find", "line_ends_are_clean"]  # find and count take any buffer, without a copy
 
 _BLOCK: Final = 65536  # octets at a time: the block and its two images stay in the processor's second level cache
 
@@ -22,19 +24,9 @@ _CR_OR_NUL: Final = _table({13: 1, 0: 2})
 _CR: Final = _table({13: 1})
 _LF: Final = _table({10: 1})
 
-# Scratch memory: scans run on the loop and in pool threads alike, and deque operations are atomic. As many pairs
-# exist as scans ever ran at the same time.
-_scratch: deque[tuple[bytearray, bytearray]] = deque()
-
-
-def find(text: bytes | bytearray | memoryview, pattern: bytes) -> int:
-    """The index of the first `pattern` in `text`, or -1."""
-    return int(stringzilla.find(text, pattern))
-
-
-def count(text: bytes | bytearray | memoryview, pattern: bytes) -> int:
-    """How often `pattern` stands in `text`, without overlaps."""
-    return int(stringzilla.count(text, pattern))
+# Scratch memory, two images of a block: scans run on the loop and in pool threads alike, and deque operations are atomic.
+# As many pairs exist as scans ever ran at the same time.
+_scratch: deque[tuple[memoryview, memoryview]] = deque()
 
 
 def line_ends_are_clean(text: memoryview, nul_is_clean: bool) -> bool:
@@ -44,31 +36,22 @@ def line_ends_are_clean(text: memoryview, nul_is_clean: bool) -> bool:
     on by one octet. A NUL makes a mark in the first image that the second cannot have.
     """
     try:
-        crs, lfs = _scratch.pop()
+        images = _scratch.pop()
     except IndexError:
-        crs, lfs = bytearray(_BLOCK), bytearray(_BLOCK)
+        images = memoryview(bytearray(_BLOCK)), memoryview(bytearray(_BLOCK))
     cr_table = _CR if nul_is_clean else _CR_OR_NUL
-    try:
-        return _compare(text, crs, lfs, cr_table)
-    finally:
-        _scratch.append((crs, lfs))
+    clean = _block_is_clean(text[:_BLOCK], images, cr_table)
+    # Blocks overlap by one octet, for the CR LF that may be cut by their ends.
+    for start in range(_BLOCK - 1, len(text) - 1, _BLOCK - 1):
+        clean = clean and _block_is_clean(text[start : start + _BLOCK], images, cr_table)
+    _scratch.append(images)
+    return clean and (not text or (text[0] != 10 and not cr_table[text[-1]]))
 
 
-def _compare(text: memoryview, crs: bytearray, lfs: bytearray, cr_table: bytes) -> bool:
-    length = len(text)
-    if length == 0:
-        return True
-    if text[0] == 10 or cr_table[text[length - 1]]:
-        return False
-    crs_view, lfs_view = memoryview(crs), memoryview(lfs)
-    for start in range(0, length, _BLOCK - 1):  # blocks overlap by one octet, for the CR LF between them
-        block = text[start : start + _BLOCK]
-        size = len(block)
-        cr_marks, lf_marks = crs_view[:size], lfs_view[:size]
-        cr_marks[:] = block
-        lf_marks[:] = block
-        stringzilla.translate(cr_marks, cr_table, inplace=True)
-        stringzilla.translate(lf_marks, _LF, inplace=True)
-        if not stringzilla.equal(cr_marks[:-1], lf_marks[1:]):
-            return False
-    return True
+def _block_is_clean(block: memoryview, images: tuple[memoryview, memoryview], cr_table: bytes) -> bool:
+    size = len(block)
+    crs, lfs = images[0][:size], images[1][:size]
+    crs[:] = lfs[:] = block
+    translate(crs, cr_table, inplace=True)
+    translate(lfs, _LF, inplace=True)
+    return bool(equal(crs[:-1], lfs[1:]))

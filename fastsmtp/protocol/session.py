@@ -211,19 +211,18 @@ class Session:
                 except SMTPError as error:
                     self._refuse(error.reply)
                 if self.stopped:
-                    break
+                    break  # type: ignore[unreachable]  # the command has done it
             else:
                 return
-            if self._behind_data:
+            if self._behind_data:  # type: ignore[unreachable]
                 octets, self._behind_data = self._behind_data, b""
                 self._receive_content(octets)
 
     def _ask(self, hook: str, *arguments: object) -> None:
         """Have a question decided. What nobody decides is accepted."""
         decide = self.deciders.get(hook)
-        answer = decide(self, arguments) if decide else None
-        if answer is None:
-            _OUTCOMES[hook][0](self, None, *arguments)
+        if decide is None or (answer := decide(self, arguments)) is None:
+            _ACCEPTED[hook](self, None, *arguments)
         else:
             self._conclude(hook, answer, arguments)
 
@@ -276,6 +275,12 @@ class Session:
     def _refuse(self, reply: Reply) -> None:
         """The protocol refuses a command."""
         self._ask("error", reply)
+
+    @property
+    def _transaction(self) -> Envelope:
+        """The envelope, in the states that have one."""
+        assert self.envelope is not None
+        return self.envelope
 
     def _count_junk(self) -> None:
         self._junk += 1
@@ -456,3 +461,4 @@ _OUTCOMES: Final[dict[str, tuple[Callable[..., None], Reply, Callable[..., None]
     "timeout": (Session._timed_out, REJECTED, Session._timed_out),
     "closed": (Session._closed, REJECTED, Session._refused),
 }
+_ACCEPTED: Final = {hook: accept for hook, (accept, _, _) in _OUTCOMES.items()}

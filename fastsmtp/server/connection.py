@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextvars import copy_context
 from time import monotonic
 from typing import Final, cast
@@ -28,8 +29,8 @@ class Connection(asyncio.BufferedProtocol):
     """One client's connection, and its session's driver."""
 
     __slots__ = (
-        "_backlog", "_blocked", "_data_began", "_deaf", "_eof", "_leaving", "_lingered", "_local", "_lost", "_reader",
-        "_receive_view", "_reception", "_transport", "_unsent", "context", "deadline", "handler", "late", "opened",
+        "_backlog", "_began_with", "_blocked", "_closed", "_data_began", "_deaf", "_eof", "_leaving", "_lingered", "_local", "_lost", "_reader",
+        "_put", "_receive_view", "_reception", "_transport", "_unsent", "_write", "context", "deadline", "handler", "late", "opened",
         "running", "session", "tables",
     )  # fmt: skip
 
@@ -44,6 +45,8 @@ class Connection(asyncio.BufferedProtocol):
         self._local = local  # the listener's address, where it has only one
         # per connection
         self._transport: asyncio.Transport
+        self._put = reception.outbox.put
+        self._write: Callable[[bytes], None]
         self.opened = monotonic()
         self.context = copy_context()  # the hooks of a session share their context variables
         # reading: what get_buffer and buffer_updated look at
@@ -58,9 +61,11 @@ class Connection(asyncio.BufferedProtocol):
         self._backlog = b""  # read while deaf
         self._eof = False  # the client will send no more
         self._lost = False
-        self._leaving = False  # the closed hook was called
+        self._closed = False  # the closed hook was called
+        self._leaving = reception.stopping  # the server goes away: say so between two transactions
         # for the sweep
         self.deadline = _NEVER
+        self._began_with: DataReader | None = None  # whose time began at...
         self._data_began = 0.0
         self._unsent = 0  # octets of output when progress was looked at last
 
@@ -68,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._write = self._transport.write
         reception = self._reception
         peer = _endpoint(transport.get_extra_info("peername"))
         local = self._local or _endpoint(transport.get_extra_info("sockname"))
@@ -105,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._eof = True
         if not self._deaf or self._lingered >= 0:
-            self._transport.close()
+            self._put(self._hang_up, False)
         return True  # what is complete is answered before we close
 
     def pause_writing(self) -> None:
@@ -154,25 +160,28 @@ class Connection(asyncio.BufferedProtocol):
         if session.pending is not None:
             self._wait_for_answer()
             return
-        reception = self._reception
         if session.finished:
             self._log_messages()
-        if reception.stopping and session.envelope is None and not session.closing:
+        if self._leaving and session.envelope is None and not session.closing:
             session.shut_down()
         output = session.output
         if output:
-            self.deadline = reception.command_deadline
-            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+            self.deadline = self._reception.command_deadline
+            self._put(self._write, output[0] if len(output) == 1 else b"".join(output))
             output.clear()
-        if session.stopped:
-            if session.closing:
-                self._finish()
-                return
-            self._expect_content()
-        else:
-            self._reader = None
-        if self._eof and not self._blocked:
-            self._transport.close()
+        self._reader = None
+        if session.stopped or self._eof:
+            self._look_ahead(session)
+
+    def _look_ahead(self, session: Session) -> None:
+        """What comes next is no command."""
+        if session.closing:
+            self._finish()
+        elif self._eof:
+            if not self._blocked:
+                self._put(self._hang_up, False)
+        elif not self._blocked:
+            self._expect_content(session)
 
     def _wait_for_answer(self) -> None:
         self._deaf = True
@@ -188,13 +197,12 @@ class Connection(asyncio.BufferedProtocol):
             self._reception.access_log.message(session, finished, monotonic())
         session.finished.clear()
 
-    def _expect_content(self) -> None:
-        reader = self.session.reader
-        if self._blocked or reader is self._reader:
-            return
-        self._reader = reader
-        self._data_began = self._reception.now
-        self.deadline = self._data_began + self._reception.config.data_timeout
+    def _expect_content(self, session: Session) -> None:
+        if self._began_with is not session.reader:
+            self._began_with = session.reader
+            self._data_began = self._reception.now
+            self.deadline = self._data_began + self._reception.config.data_timeout
+        self._reader = session.reader
 
     def _put_off(self, length: int) -> None:
         """Octets came that nobody can look at now: keep them, and stop reading. Behind our last reply: drop them."""
@@ -211,7 +219,14 @@ class Connection(asyncio.BufferedProtocol):
         self._lingered = 0
         self._deaf = True
         self._reader = None
-        if self._eof or (self.session.said_goodbye and not self.session.in_command):
+        in_step = self._eof or (self.session.said_goodbye and not self.session.in_command)
+        self._put(self._hang_up, not in_step)
+
+    def _hang_up(self, linger: bool) -> None:
+        """Close behind what was written; if the client may still be sending, in a way that does not reset it."""
+        if self._lost:
+            return
+        if not linger:
             self._transport.close()
             return
         if not self._blocked:
@@ -224,14 +239,16 @@ class Connection(asyncio.BufferedProtocol):
         """The connection is gone, and nobody works for it any more: call the closed hook, and be forgotten."""
         reception, session = self._reception, self.session
         self.deadline = _NEVER
-        if not self._leaving:
-            self._leaving = True
+        if not self._closed:
+            self._closed = True
             self._log_messages()
             if session.messages == 0:
                 reception.access_log.session(session, monotonic() - self.opened, self._end())
             session.disconnected()
             if session.pending is not None:
                 return  # we come here again when the hook is done
+        del self._write
+        session.driver = None  # a cycle would wait for the collector, with all its memory: 30 us a session
         reception.leave(self)
 
     def _end(self) -> str:
@@ -276,6 +293,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """The worker is about to leave. What is between two transactions ends; the rest finishes first."""
+        self._leaving = self._reception.stopping
         if self._deaf or self.session.envelope is not None:
             return
         self.deadline = self._reception.command_deadline
@@ -289,6 +307,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         session.shut_down()
         self._send()
+        self._reception.outbox.flush()
         self._transport.close()
 
     def abort(self, bug: BaseException) -> None:

@@ -27,6 +27,7 @@ class HookTasks:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._spare = _SpareTask(loop)
+        self._task = self._spare.task
 
     def start(self, context: Context, coroutine: HookCoroutine) -> asyncio.Task[object]:
         """Run a coroutine until it waits for the first time.
@@ -38,15 +39,15 @@ class HookTasks:
             StopIteration: it has returned already; the value is the exception's.
             BaseException: whatever it raised.
         """
-        loop, spare = self._loop, self._spare
-        task = spare.task
+        loop, task = self._loop, self._task
         _enter_task(loop, task)
         try:
             yielded = context.run(coroutine.send, None)
         finally:
             _leave_task(loop, task)
+        self._spare.adopt(context, coroutine, yielded)
         self._spare = _SpareTask(loop)
-        spare.adopt(context, coroutine, yielded)
+        self._task = self._spare.task
         return task
 
     def close(self) -> None:

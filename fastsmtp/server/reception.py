@@ -18,6 +18,7 @@ from ..protocol.service import Service
 from .access_log import AccessLog
 from .application import Application
 from .dispatch import Dispatcher, Tables
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -36,16 +37,24 @@ class Reception:
         application: makes handlers.
         dispatcher: runs hooks.
         access_log: where finished messages and sessions are noted.
+        outbox: what leaves at the end of a turn of the loop.
     """
 
     def __init__(
-        self, config: Config, service: Service, application: Application, dispatcher: Dispatcher, access_log: AccessLog
+        self,
+        config: Config,
+        service: Service,
+        application: Application,
+        dispatcher: Dispatcher,
+        access_log: AccessLog,
+        outbox: Outbox,
     ) -> None:
         self.config: Final = config
         self.service: Final = service
         self.application: Final = application
         self.dispatcher: Final = dispatcher
         self.access_log: Final = access_log
+        self.outbox: Final = outbox
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
         # says what it read right behind it. So an idle session has none.
         self.receive_view: Final = memoryview(bytearray(_RECEIVE_BYTES))

@@ -37,6 +37,7 @@ from .connection import Connection
 from .dispatch import Dispatcher
 from .hook_tasks import HookTasks
 from .intake import Intake
+from .outbox import Outbox
 from .reception import Reception
 from .spool_buffer import SpoolFile
 from .threads import ThreadPool
@@ -158,7 +159,9 @@ class Worker:
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log)
+            reception = Reception(
+                config, self._make_service(), self._application, dispatcher, access_log, Outbox(loop)
+            )
             reception.start_sweeping(loop)
             stack.callback(reception.stop_sweeping)
             yield reception

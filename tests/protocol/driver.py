@@ -1,0 +1,118 @@
+"""Plays the part of a connection for a session: hands octets in, gathers replies and messages, without any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fastsmtp import Endpoint, Message, Session, SMTPError
+from fastsmtp.protocol.content import ContentSpace
+from fastsmtp.protocol.events import FAILED, PENDING
+from fastsmtp.protocol.limits import Limits
+from fastsmtp.protocol.memory import BufferPool
+from fastsmtp.protocol.service import Service
+from tests.protocol.application import ANSWERING, Delivered, decide, delivered
+
+HOSTNAME: Final = "mx.example"
+SESSION_ID: Final = "id"
+PEER: Final = Endpoint("192.0.2.1", 50000)
+LOCAL: Final = Endpoint("192.0.2.25", 25)
+
+
+def never() -> bool:
+    """The patience of a driver whose hooks answer in place."""
+    return False
+
+
+class Driver:
+    """A session and what comes out of it.
+
+    Args:
+        limits: the session's.
+        smtputf8: whether it offers SMTPUTF8.
+        space: where contents go; made from the limits if not given.
+        asks_later: for each question, whether its hook answers PENDING first.
+        waits: for each pending question, whether its answer comes only behind the next octets.
+        into_room: whether content is put into the reader's memory, as a connection does.
+        deciders: instead of those of `tests.protocol.application`.
+
+    Attributes:
+        output: every octet that the session said.
+        messages: what it handed over and what was accepted.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        smtputf8: bool = True,
+        space: ContentSpace | None = None,
+        asks_later: Callable[[], bool] = never,
+        waits: Callable[[], bool] = never,
+        into_room: bool = False,
+        deciders: Mapping[str, Callable[[Session, tuple[Any, ...]], Any]] | None = None,
+    ) -> None:
+        self.output = b""
+        self.messages: list[Delivered] = []
+        self._asks_later, self._waits, self._into_room = asks_later, waits, into_room
+        self._owed: object = None  # the answer to the pending question
+        self._backlog = b""  # what came while it was pending
+        space = space or ContentSpace(limits or Limits(), BufferPool())
+        if deciders is None:
+            deciders = {hook: self._decider(hook) for hook in ANSWERING}
+        service = Service(HOSTNAME, space, smtputf8=smtputf8)
+        self.session = Session(service, deciders, self, SESSION_ID, PEER, LOCAL)
+        self.session.greet()
+        self._settle()
+
+    def _decider(self, hook: str) -> Callable[[Session, tuple[Any, ...]], Any]:
+        def decider(session: Session, arguments: tuple[Any, ...]) -> Any:
+            assert session is self.session
+            try:
+                answer: object = decide(hook, *arguments)
+            except SMTPError as error:
+                answer = error.reply
+            except RuntimeError:
+                answer = FAILED
+            if hook == "data" and answer is None:
+                message: Message = arguments[0]
+                self.messages.append(delivered(message))
+            if self._asks_later():
+                self._owed = answer
+                return PENDING
+            return answer
+
+        return decider
+
+    def send(self, octets: bytes) -> None:
+        """The client sends; octets that no command awaits any more are dropped."""
+        session = self.session
+        self._backlog += octets
+        if session.pending is not None:
+            session.answer(self._owed)
+            self._settle()
+        while self._backlog and session.pending is None and not session.closing:
+            octets, self._backlog = self._backlog, b""
+            if self._into_room and session.reader is not None:
+                room = session.reader.room()
+                length = min(len(room), len(octets))
+                room[:length], self._backlog = octets[:length], octets[length:]
+                session.content_received(length)
+            else:
+                session.receive(octets)
+            self._settle()
+
+    def finish(self) -> None:
+        """The client has nothing more to say: every open question gets its answer."""
+        while self.session.pending is not None:
+            self.send(b"")
+
+    def _settle(self) -> None:
+        """As a connection does behind each call: take the output, and answer what is pending."""
+        session = self.session
+        while session.pending is not None and not self._waits():
+            session.answer(self._owed)
+        self.output += b"".join(session.output)
+        session.output.clear()
+        session.finished.clear()
+        assert session.stopped == (session.closing or session.pending is not None or session.reader is not None)
