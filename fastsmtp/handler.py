@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Final, TypeVar
 
 from .protocol.envelope import Message, Recipient, Sender
@@ -66,7 +66,7 @@ class Handler:
     @classmethod
     @asynccontextmanager
     async def lifespan(cls, worker: WorkerInfo) -> AsyncIterator[None]:
-        """Runs around the life of each worker, on its loop: open pools and clients here, and close them behind the yield.
+        """Runs around the life of each worker, on its loop: open pools and clients here, close them behind the yield.
 
         Override it with these same two decorators. What it opens is best kept on the class, where hooks find it.
         """
@@ -110,7 +110,7 @@ class Handler:
         """The server is about to refuse a command with `reply`, for a fault of the client. A `Reply` replaces it."""
 
     def timeout(self, session: Session) -> HookAnswer:
-        """A deadline of the session has passed; 421 and a close follow, whatever this returns."""
+        """A deadline of the session has passed; 421 follows, or a `Reply` of the hook's own, and then a close."""
 
     def closed(self, session: Session) -> HookAnswer:
         """The connection is gone. Always the last call; the answer does not matter."""
@@ -133,7 +133,7 @@ class Hook:
     function: Callable[..., object]
 
 
-@lru_cache(maxsize=None)
+@cache
 def hooks_of(handler_class: type) -> dict[str, Hook]:
     """The hooks that a class implements, by name."""
     found = {}

@@ -6,7 +6,7 @@ from .config import Config
 
 
 def run(target: object, **settings: object) -> int:
-    """Serve until SIGTERM or SIGINT; forks the workers. Call it from the main thread of a program without other threads.
+    """Serve until SIGTERM or SIGINT. It forks: call it from the main thread of a program without other threads.
 
     Args:
         target: a `Handler` class (an instance for each session), an instance (shared), or a callable that makes one.

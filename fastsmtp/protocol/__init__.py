@@ -1,1 +1,1 @@
-"""The SMTP protocol without I/O: octets in; events and reply octets out. Nothing here knows sockets, time or threads."""
+"""The SMTP protocol without I/O: octets in; questions and replies out. Nothing here knows sockets, time or threads."""

@@ -122,6 +122,15 @@ def _mail(session: Session, argument: bytes) -> None:
 
 
 def _rcpt(session: Session, argument: bytes) -> None:
+    try:
+        recipient = _recipient(session, argument)
+    except SMTPError:
+        session._recipients_refused += 1
+        raise
+    session._ask("rcpt", recipient)
+
+
+def _recipient(session: Session, argument: bytes) -> Recipient:
     match = _simple_path(argument, 3) if argument.startswith(b"TO:") and len(argument) < SIMPLE_OCTETS else None
     if match:
         local, domain, parameters = match.groups()
@@ -132,7 +141,7 @@ def _rcpt(session: Session, argument: bytes) -> None:
         session._offer.read_rcpt(recipient, parameters)
     if len(session._transaction.recipients) >= session.service.limits.max_recipients:
         raise SMTPError(TOO_MANY_RECIPIENTS)
-    session._ask("rcpt", recipient)
+    return recipient
 
 
 _simple_path: Final = SIMPLE_PATH.fullmatch

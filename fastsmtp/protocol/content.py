@@ -64,7 +64,11 @@ class ContentSpace:
     """
 
     def __init__(
-        self, limits: Limits, pool: BufferPool, memory_bytes: int = SIZES[-1], open_file: Callable[[], SpillFile] | None = None
+        self,
+        limits: Limits,
+        pool: BufferPool,
+        memory_bytes: int = SIZES[-1],
+        open_file: Callable[[], SpillFile] | None = None,
     ) -> None:
         self.limits = limits
         self.pool = pool
@@ -230,7 +234,7 @@ class Content:
         position = find(self.view[start : self.clean], b"\r\n\r\n")
         self._header_seen = self.clean
         limits = self._space.limits
-        if position < 0 and not at_end and self.clean <= limits.max_header_bytes:
+        if position < 0 and not at_end and self.clean <= limits.max_header_bytes + _BASE:
             return
         self._header_end = start + position + _BASE if position >= 0 else self.clean
         header = self.view[: self._header_end]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from .session import Session
 
-# RFC 5321 4.1.2 Dot-string, with dots anywhere as standards take them; anything else needs quotes to be written down.
+# RFC 5321 4.1.2 Dot-string, with dots anywhere; anything else needs quotes to be written down.
 _UNQUOTED = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]+")
 
 
@@ -116,5 +116,3 @@ class Message:
     def parse(self) -> EmailMessage:
         """The content as an ``email.message.EmailMessage`` (this copies it)."""
         return email.message_from_bytes(bytes(self.content), EmailMessage, policy=email.policy.SMTP)
-
-

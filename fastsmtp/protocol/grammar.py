@@ -70,6 +70,8 @@ def parse_mailbox(path: bytes, utf8: bool, bad: Reply) -> tuple[str, str]:
     parts = _MAILBOX.fullmatch(path, route.end() if route else 0)
     if not parts or len(path) > MAX_PATH:
         raise SMTPError(bad)
+    for host in route[0][1:-1].split(b",@") if route else ():
+        _domain(host, bad)
     domain = _domain(parts[3], bad)
     if parts[1] is not None:
         return _decode(parts[1]), domain

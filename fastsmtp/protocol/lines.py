@@ -10,18 +10,22 @@ are looked at more closely only where a flight is longer than any line may be, o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from .replies import BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP, Reply
 
 _TLS_HANDSHAKE: Final = b"\x16"  # the first octet of a ClientHello: the client took this for a TLS port
-_ANY_END: Final = re.compile(rb"\r?\n")
 
 
-class Fault(bytes):
-    """Stands in the place of a line that is gone.
+class OddLine(bytes):
+    """A line that remembers how it ended: behind DATA it is content, and no LF may become a CR LF there."""
+
+    end = b"\n"
+
+
+class Fault(OddLine):
+    """A line that is not executed. It keeps its octets: behind DATA they would be content.
 
     Attributes:
         reply: what the client is told.
@@ -29,17 +33,26 @@ class Fault(bytes):
 
     reply: Reply
 
+    def partition(self, separator: object) -> tuple[bytes, bytes, bytes]:
+        """No verb: whoever looks for one has to look closer."""
+        return b"", b"", b""
 
-def _fault(reply: Reply) -> Fault:
-    fault = Fault(b"\n")  # nothing that a client can send as a line
+
+def _fault(line: bytes, reply: Reply) -> Fault:
+    fault = Fault(line)
     fault.reply = reply
+    fault.end = _end_of(line)
     return fault
 
 
-_TOO_LONG: Final = _fault(LINE_TOO_LONG)
-_FAR_TOO_LONG: Final = _fault(LINE_FAR_TOO_LONG)
-_BARE_LF: Final = _fault(BARE_LF)
-_NOT_SMTP: Final = _fault(NOT_SMTP)
+def _end_of(line: bytes) -> bytes:
+    return line.end if isinstance(line, OddLine) else b"\r\n"
+
+
+def _split_anywhere(octets: bytes) -> list[bytes]:
+    """Lines that end in CR LF or in a bare LF, and the tail."""
+    *lines, tail = octets.split(b"\n")
+    return [*(line[:-1] if line.endswith(b"\r") else OddLine(line) for line in lines), tail]
 
 
 class LineReader:
@@ -51,19 +64,20 @@ class LineReader:
         lenient: whether a bare LF ends a line too (`bare_newline = normalize`).
 
     Attributes:
-        lines: the complete lines that nobody has taken yet, without CR LF; a `Fault` stands for one that is gone.
+        lines: the complete lines that nobody has taken yet, without CR LF.
+        tail: of a line whose end is not there yet.
     """
 
-    __slots__ = ("_discard_limit", "_dropped", "_lenient", "_limit", "_odd", "_tail", "lines")
+    __slots__ = ("_discard_limit", "_dropped", "_lenient", "_limit", "_odd", "lines", "tail")
 
     def __init__(self, limit: int, discard_limit: int, lenient: bool) -> None:
         self._limit = limit
         self._discard_limit = discard_limit
         self._lenient = lenient
-        self.lines: Iterator[bytes] = iter(())
-        self._tail = b""  # of a line whose end is not there yet
-        self._dropped = 0  # octets of that line that are gone already
         self._odd = lenient  # whether a plain split is not enough: lenient, or there is a tail
+        self._dropped = 0  # octets of the tail that are gone already
+        self.lines: Iterator[bytes] = iter(())
+        self.tail = b""
 
     def feed(self, octets: bytes) -> None:
         """Take what one read brought; all earlier lines must have been taken."""
@@ -74,51 +88,52 @@ class LineReader:
 
     def _feed_oddly(self, octets: bytes) -> list[bytes]:
         """There is an unfinished line in front or at the end, or one that may be too long."""
-        octets = self._tail + octets
-        lines = _ANY_END.split(octets) if self._lenient else octets.split(b"\r\n")
-        self._tail = lines.pop()
-        self._measure(lines)
-        if self._tail:
-            self._judge_unfinished(self._tail, lines)
-        self._odd = self._lenient or bool(self._tail)
+        octets = self.tail + octets
+        lines = _split_anywhere(octets) if self._lenient else octets.split(b"\r\n")
+        self.tail = lines.pop()
+        self._odd = self._lenient or bool(self.tail)
+        if lines:
+            lines = [self._measured(lines[0], self._dropped), *(self._measured(line, 0) for line in lines[1:])]
+            self._dropped = 0
         return lines
+
+    def _measured(self, line: bytes, dropped: int) -> bytes:
+        """The line, or the fault that it is if it is too long; `dropped` octets of it are gone."""
+        length = len(line) + dropped
+        if length + 2 <= self._limit:
+            return line
+        return _fault(line, self._early_fault(line, dropped, length + 1) or LINE_TOO_LONG)
+
+    def _early_fault(self, line: bytes, dropped: int, length: int) -> Reply | None:
+        """The fault that shows before the end of a line, in the order in which its octets would have shown it."""
+        stray = line.find(b"\n")
+        if line[:1] == _TLS_HANDSHAKE and not dropped:
+            return NOT_SMTP
+        if 0 <= stray < self._discard_limit - dropped:
+            return BARE_LF
+        return LINE_FAR_TOO_LONG if length > self._discard_limit else None
+
+    def judge_tail(self) -> Reply | None:
+        """All lines are taken, and the tail is the beginning of another: drop it if it is too long already.
+
+        Returns:
+            The reply to a fault that needs no end of the line; it closes the connection.
+        """
+        length = len(self.tail) + self._dropped
+        fault = self._early_fault(self.tail, self._dropped, length)
+        if fault is None and length > self._limit:  # the last octet may be the CR of the line's end
+            self._dropped = length - 1
+            self.tail = self.tail[-1:]
+        return fault
 
     def take_rest(self) -> bytes:
         """Hand out everything that was not taken as a line, as it came, and forget it."""
-        rest = b"\r\n".join([*self.lines, self._tail])
-        self._tail = b""
+        rest = b"".join(line + _end_of(line) for line in self.lines) + self.tail
+        self.tail = b""
         self._odd = self._lenient
         return rest
 
     @property
     def in_line(self) -> bool:
         """Whether there is a line, or a part of one, that nobody has taken."""
-        return bool(self._tail or self._dropped or self.lines.__length_hint__())  # type: ignore[attr-defined]
-
-    def _measure(self, lines: list[bytes]) -> None:
-        """Put faults in the place of overlong lines. The first one's beginning may be gone."""
-        for index, line in enumerate(lines):
-            length = len(line) + self._dropped
-            if length + 2 > self._limit:
-                stray = line.find(b"\n")
-                if line[:1] == _TLS_HANDSHAKE and not self._dropped:
-                    lines[index] = _NOT_SMTP
-                elif 0 <= stray < self._discard_limit - self._dropped:
-                    lines[index] = _BARE_LF
-                else:
-                    lines[index] = _FAR_TOO_LONG if length + 1 > self._discard_limit else _TOO_LONG
-            self._dropped = 0
-
-    def _judge_unfinished(self, tail: bytes, lines: list[bytes]) -> None:
-        """Look at the beginning of a line: some faults need no end of it."""
-        length = len(tail) + self._dropped
-        stray = tail.find(b"\n")
-        if tail[:1] == _TLS_HANDSHAKE and not self._dropped:
-            lines.append(_NOT_SMTP)
-        elif 0 <= stray < self._discard_limit - self._dropped:
-            lines.append(_BARE_LF)
-        elif length > self._discard_limit:
-            lines.append(_FAR_TOO_LONG)
-        elif length > self._limit:  # its last octet may be the CR of its end
-            self._dropped = length - 1
-            self._tail = tail[-1:]
+        return bool(self.tail or self._dropped or self.lines.__length_hint__())  # type: ignore[attr-defined]

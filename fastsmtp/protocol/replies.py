@@ -40,7 +40,9 @@ class Reply:
         if not 200 <= self.code <= 559:
             raise ValueError(f"reply code {self.code}: must be between 200 and 559 (RFC 5321 4.2.1)")
         if self.enhanced is not None and not _fits(self.code, self.enhanced):
-            raise ValueError(f"enhanced code {self.enhanced!r}: must look like {self.code // 100}.x.y beside {self.code}")
+            raise ValueError(
+                f"enhanced code {self.enhanced!r}: must look like {self.code // 100}.x.y beside {self.code}"
+            )
         object.__setattr__(self, "encoded", _encode(self.code, self.enhanced, self.text))
         object.__setattr__(self, "plain", self.code < 500 and not self.close)
 
@@ -56,7 +58,9 @@ def _encode(code: int, enhanced: str | None, text: str) -> bytes:
     prefix = f"{enhanced} " if enhanced else ""
     lines = [prefix + _UNPRINTABLE.sub("?", line) for line in text.splitlines() or [""]]
     if max(map(len, lines)) > MAX_REPLY_LINE - 6:  # the code, its separator, CR LF
-        raise ValueError(f"reply text: a line may have {MAX_REPLY_LINE - 6 - len(prefix)} characters (RFC 5321 4.5.3.1.5)")
+        raise ValueError(
+            f"reply text: a line may have {MAX_REPLY_LINE - 6 - len(prefix)} characters (RFC 5321 4.5.3.1.5)"
+        )
     head = "".join(f"{code}-{line}\r\n" for line in lines[:-1])
     return f"{head}{code} {lines[-1]}\r\n".encode("ascii")
 

@@ -24,8 +24,8 @@ _CR_OR_NUL: Final = _table({13: 1, 0: 2})
 _CR: Final = _table({13: 1})
 _LF: Final = _table({10: 1})
 
-# Scratch memory, two images of a block: scans run on the loop and in pool threads alike, and deque operations are atomic.
-# As many pairs exist as scans ever ran at the same time.
+# Scratch memory, two images of a block: scans run on the loop and in pool threads alike, and deque operations are
+# atomic. As many pairs exist as scans ever ran at the same time.
 _scratch: deque[tuple[memoryview, memoryview]] = deque()
 
 

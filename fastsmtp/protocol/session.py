@@ -18,9 +18,9 @@ over once or not at all; nothing that came behind a reply that closes is execute
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from .commands import MAIL, RCPT, READY, START, TURNED_AWAY, State, look_closer
+from .commands import MAIL, RCPT, READY, START, TURNED_AWAY, look_closer
 from .content import Content
 from .data import DataReader
 from .envelope import Endpoint, Envelope, Message, Recipient, Sender
@@ -42,16 +42,12 @@ from .replies import (
 )
 from .service import Service
 
+Finished = tuple[str, Envelope, int, Reply | None, float, int]
+"""A message that got its verdict, for the log: its id, its envelope, octets of content, the reply (None: accepted with
+the default text), when MAIL was accepted by the service's clock, and how many recipients were refused.
 
-class Finished(NamedTuple):
-    """A message that got its verdict; what an operator wants to read in the log."""
-
-    message_id: str
-    envelope: Envelope
-    size: int  # octets of the content
-    reply: Reply | None  # None: accepted with the default text
-    started: float  # when MAIL was accepted, by the service's clock
-    recipients_refused: int
+A plain tuple: naming its parts costs 1 us a message.
+"""
 
 
 class Session:
@@ -69,13 +65,19 @@ class Session:
     """
 
     __slots__ = (
-        "_behind_data", "_errors", "_junk", "_lines", "_offer", "_recipients_refused", "_reply", "_started", "_state", "_transactions",
-        "_user_data", "client_name", "closing", "deciders", "driver", "envelope", "esmtp", "finished", "id", "local",
-        "messages", "output", "peer", "pending", "reader", "said_goodbye", "service", "stopped",
+        "_behind_data", "_errors", "_junk", "_lines", "_offer", "_recipients_refused", "_reply", "_started", "_state",
+        "_transactions", "_user_data", "client_name", "closing", "deciders", "driver", "envelope", "esmtp", "finished",
+        "id", "local", "messages", "output", "peer", "pending", "reader", "said_goodbye", "service", "stopped",
     )  # fmt: skip
 
     def __init__(
-        self, service: Service, deciders: Mapping[str, Decider], driver: object, id: str, peer: Endpoint, local: Endpoint
+        self,
+        service: Service,
+        deciders: Mapping[str, Decider],
+        driver: object,
+        id: str,
+        peer: Endpoint,
+        local: Endpoint,
     ) -> None:
         limits = service.limits
         # per connection: what handlers may know
@@ -96,7 +98,9 @@ class Session:
         self.closing = False
         self.stopped = False
         self.said_goodbye = False  # the client said QUIT
-        self._lines = LineReader(limits.max_command_octets, limits.max_line_discard_octets, limits.bare_newline == "normalize")
+        self._lines = LineReader(
+            limits.max_command_octets, limits.max_line_discard_octets, limits.bare_newline == "normalize"
+        )
         self._state = TURNED_AWAY  # until the banner
         self._offer = service.plain_offer
         self._errors = self._junk = 0  # since the last accepted message
@@ -213,6 +217,8 @@ class Session:
                 if self.stopped:
                     break  # type: ignore[unreachable]  # the command has done it
             else:
+                if self._lines.tail and (fault := self._lines.judge_tail()):
+                    self._refuse(fault)
                 return
             if self._behind_data:  # type: ignore[unreachable]
                 octets, self._behind_data = self._behind_data, b""
@@ -336,9 +342,7 @@ class Session:
         """The message got its verdict: whatever it was, the transaction is over (RFC 5321 4.1.1.4)."""
         if self.envelope and self.reader:
             size = max(self.reader.content.size, 0)
-            self.finished.append(
-                Finished(message_id, self.envelope, size, reply, self._started, self._recipients_refused)
-            )
+            self.finished.append((message_id, self.envelope, size, reply, self._started, self._recipients_refused))
         self._end_transaction()
 
     def _end_transaction(self) -> None:
@@ -390,8 +394,11 @@ class Session:
         self._say(reply)
 
     def _data_accepted(self, reply: Reply | None, message: Message) -> None:
-        self._reply = reply
-        self._ask(STORE, message)
+        if STORE in self.deciders:
+            self._reply = reply
+            self._ask(STORE, message)
+        else:
+            self._message_accepted(reply, message)
 
     def _stored(self, reply: Reply | None, message: Message) -> None:
         own, self._reply = self._reply, None
@@ -433,15 +440,14 @@ class Session:
     def _refused(self, reply: Reply, *arguments: object) -> None:
         self._say(reply)
 
-    def _replied(default: Reply) -> Callable[..., None]:  # type: ignore[misc]  # a maker of methods, not a method
-        def method(self: Session, reply: Reply | None, argument: str) -> None:
-            self._say(reply or default)
+    def _noop_done(self, reply: Reply | None, argument: str) -> None:
+        self._say(reply or OK)
 
-        return method
+    def _help_done(self, reply: Reply | None, argument: str) -> None:
+        self._say(reply or HELP)
 
-    _noop_done = _replied(OK)
-    _help_done = _replied(HELP)
-    _vrfy_done = _replied(CANNOT_VERIFY)
+    def _vrfy_done(self, reply: Reply | None, argument: str) -> None:
+        self._say(reply or CANNOT_VERIFY)
 
 
 # What follows from an answer: what acceptance does, the reply of a REJECT, what a refusal does.

@@ -29,6 +29,12 @@ class Application:
         """The hooks that a handler's class implements."""
         return hooks_of(handler_class)
 
+    @property
+    def keeps_mail(self) -> bool:
+        """Whether the handler has a say in what becomes of a message; unknown (True) before a factory was called."""
+        target_class = self._target if isinstance(self._target, type) else type(self._target)
+        return not issubclass(target_class, Handler) or "data" in self.hooks_of(target_class)
+
     def lifespan(self, worker: WorkerInfo) -> AbstractAsyncContextManager[Any]:
         """What the application wants open while a worker lives."""
         make = getattr(self._target, "lifespan", None)
@@ -37,7 +43,9 @@ class Application:
         try:
             lifespan = make(worker)
         except TypeError as error:
-            raise ApplicationError(f"{_name(self._target)}.lifespan: {error} (on a class it must be a classmethod)") from error
+            raise ApplicationError(
+                f"{_name(self._target)}.lifespan: {error} (on a class it must be a classmethod)"
+            ) from error
         if not hasattr(lifespan, "__aenter__"):
             raise ApplicationError(f"{_name(self._target)}.lifespan: must be decorated with @asynccontextmanager")
         return lifespan  # type: ignore[no-any-return]  # it has just been looked at
@@ -76,12 +84,16 @@ def load(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise ApplicationError(f"application {name!r}: there is no module {error.name!r} in {_search_path()}") from error
+        raise ApplicationError(
+            f"application {name!r}: there is no module {error.name!r} in {_search_path()}"
+        ) from error
     for attribute in path.split("."):
         try:
             found = getattr(found, attribute)
         except AttributeError:
-            raise ApplicationError(f"application {name!r}: module {module_name!r} has no attribute {attribute!r}") from None
+            raise ApplicationError(
+                f"application {name!r}: module {module_name!r} has no attribute {attribute!r}"
+            ) from None
     return found
 
 

@@ -29,9 +29,32 @@ class Connection(asyncio.BufferedProtocol):
     """One client's connection, and its session's driver."""
 
     __slots__ = (
-        "_backlog", "_began_with", "_blocked", "_closed", "_data_began", "_deaf", "_eof", "_leaving", "_lingered", "_local", "_lost", "_reader",
-        "_put", "_receive_view", "_reception", "_transport", "_unsent", "_write", "context", "deadline", "handler", "late", "opened",
-        "running", "session", "tables",
+        "_backlog",
+        "_began_with",
+        "_blocked",
+        "_closed",
+        "_data_began",
+        "_deaf",
+        "_eof",
+        "_leaving",
+        "_lingered",
+        "_local",
+        "_lost",
+        "_put",
+        "_reader",
+        "_receive_view",
+        "_reception",
+        "_transport",
+        "_unsent",
+        "_write",
+        "context",
+        "deadline",
+        "handler",
+        "late",
+        "opened",
+        "running",
+        "session",
+        "tables",
     )  # fmt: skip
 
     session: Session
@@ -132,15 +155,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = self._deaf = True
-        if self.running is None and self.late is None:
-            self._leave()
+        self.resume()
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
         """The session has worked, or may work again: go on with what came meanwhile, and send what it says."""
         if self._lost:
-            if self.running is None and self.late is None:
+            if self.running is None:
                 self._leave()
             return
         if self._lingered >= 0:
@@ -239,16 +261,18 @@ class Connection(asyncio.BufferedProtocol):
         """The connection is gone, and nobody works for it any more: call the closed hook, and be forgotten."""
         reception, session = self._reception, self.session
         self.deadline = _NEVER
-        if not self._closed:
+        if not self._closed and not self.late:
             self._closed = True
             self._log_messages()
             if session.messages == 0:
                 reception.access_log.session(session, monotonic() - self.opened, self._end())
             session.disconnected()
-            if session.pending is not None:
+            if self.running is not None:
+                self.running.begin()
+                self.deadline = self.running.deadline
                 return  # we come here again when the hook is done
-        del self._write
-        session.driver = None  # a cycle would wait for the collector, with all its memory: 30 us a session
+        if not self.late:
+            session.driver = None  # a cycle would wait for the collector, with all its memory: 30 us a session
         reception.leave(self)
 
     def _end(self) -> str:
@@ -261,6 +285,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def expire(self, now: float) -> None:
         """The deadline has passed, or the session is as old as one may be. Called by the sweep."""
+        if self._lost and self.running is None:
+            return
         overdue = self.deadline <= now
         if self.running is not None:
             self.deadline = self.running.deadline

@@ -167,8 +167,8 @@ class Dispatcher:
 
         def decide(session: Session, arguments: _Arguments) -> Any:
             conversation: Any = session.driver
-            if self.pool.is_full:
-                return session.overloaded_reply()
+            if self.pool.is_full:  # what the session has to say anyway does not wait for a hook
+                return FAILED if name in ("error", "timeout", "closed") else session.overloaded_reply()
             conversation.running = _Flight(self, conversation, name, function, arguments)
             session.deciders = conversation.tables.in_thread
             return PENDING

@@ -15,6 +15,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.metadata import version
@@ -37,6 +38,7 @@ _START_TIMEOUT: Final = 60.0  # seconds for a worker to become ready: imports, l
 _KILL_DELAY: Final = 5.0  # seconds behind drain_timeout, before a worker that does not leave is killed
 _STEADY: Final = 10.0  # seconds; a worker that lives longer is no crash loop
 _MAX_BACK_OFF: Final = 30.0  # seconds between two attempts to start a worker that keeps dying
+_UNUSED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)  # that would kill by default
 _log = logging.getLogger("fastsmtp.master")
 
 
@@ -106,7 +108,9 @@ class Child:
 class Master:
     """Keeps a worker in each slot."""
 
-    def __init__(self, config: Config, slots: int, reason: str, listeners: list[Listener], target: object | None) -> None:
+    def __init__(
+        self, config: Config, slots: int, reason: str, listeners: list[Listener], target: object | None
+    ) -> None:
         self._config = config
         self._slots = slots
         self._reason = reason
@@ -136,6 +140,7 @@ class Master:
             os.set_blocking(end, False)
         old_bell = signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
         old_handlers = {number: signal.signal(number, _ignore) for number in self._signals}
+        old_handlers |= {number: signal.signal(number, signal.SIG_IGN) for number in _UNUSED}
         try:
             gc.collect()
             gc.freeze()  # what the workers share stays shared: the collector does not touch it
@@ -207,7 +212,7 @@ class Master:
         code = 70  # EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
-            for number in self._signals:
+            for number in (*self._signals, *_UNUSED):
                 # The terminal sends INT and HUP to the whole group; a worker listens to its master.
                 signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
             for child in self._children.values():
@@ -266,7 +271,9 @@ class Master:
         elif child.phase is Phase.LEAVING:
             _log.info("worker %d (pid %d) has left", child.slot, child.pid)
         elif child.phase is Phase.STARTING and child.replaces is not None and child.replaces.pid in self._children:
-            _log.error("worker %d: its successor did not start (%s); the old one stays, reload given up", child.slot, how)
+            _log.error(
+                "worker %d: its successor did not start (%s); the old one stays, reload given up", child.slot, how
+            )
             self._to_reload.clear()
         elif child.phase is Phase.STARTING and not self._serving:
             _log.critical("worker %d did not start (%s): giving up", child.slot, how)
@@ -280,7 +287,13 @@ class Master:
         failures = self._failures.get(child.slot, 0) + 1 if young else 0
         self._failures[child.slot] = failures
         delay = min(2.0 ** (failures - 2), _MAX_BACK_OFF) if failures > 1 else 0.0
-        _log.error("worker %d (pid %d) died (%s); its successor starts %s", child.slot, child.pid, how, f"in {delay:g} s" if delay else "now")
+        _log.error(
+            "worker %d (pid %d) died (%s); its successor starts %s",
+            child.slot,
+            child.pid,
+            how,
+            f"in {delay:g} s" if delay else "now",
+        )
         self._restarts[child.slot] = time.monotonic() + delay
 
     # -- signals ------------------------------------------------------------------------------------------------------
@@ -297,7 +310,9 @@ class Master:
             return
         while self._to_reload:
             slot = self._to_reload.pop(0)
-            old = next((each for each in self._children.values() if each.slot == slot and each.phase is Phase.READY), None)
+            old = next(
+                (each for each in self._children.values() if each.slot == slot and each.phase is Phase.READY), None
+            )
             if old is not None:
                 self._spawn(slot, replaces=old)
                 return
@@ -329,17 +344,17 @@ class Master:
             self._signal(child, number)
 
     def _signal(self, child: Child, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError):  # it has just ended; CHLD tells
             os.kill(child.pid, number)
-        except ProcessLookupError:
-            pass  # it has just ended; CHLD tells
 
     # -- what a person reads ------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
         config = self._config
         addresses = [listener.address for listener in self._listeners]
-        handler = config.app or (self._target and getattr(self._target, "__qualname__", type(self._target).__qualname__))
+        handler = config.app or (
+            self._target and getattr(self._target, "__qualname__", type(self._target).__qualname__)
+        )
         _log.info("fastsmtp %s is ready, pid %d", version("fastsmtp"), os.getpid())
         _log.info("listening on %s", ", ".join(addresses))
         _log.info("workers: %d (%s), %d threads each", self._slots, self._reason, config.threads)

@@ -117,11 +117,11 @@ class Reception:
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
-    async def drain(self, timeout: float, retire: bool) -> int:
-        """Let the sessions end, as standards.md E asks: on a stop at their next command boundary, on retirement when idle.
+    async def drain(self, patience: float, retire: bool) -> int:
+        """Let the sessions end: on a stop at their next command boundary, on retirement when they are idle.
 
         Args:
-            timeout: seconds, then the rest is cut.
+            patience: seconds, then the rest is cut.
             retire: whether a successor is at work already.
 
         Returns:
@@ -136,7 +136,7 @@ class Reception:
         for connection in list(self.connections):
             connection.drain()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 await self._empty.wait()
         except TimeoutError:
             pass

@@ -1,4 +1,4 @@
-"""Where a message goes that is too large for memory: an unnamed file, which nobody else can open and no crash leaves behind."""
+"""Where a message goes that is too large for memory: an unnamed file, which no crash leaves behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SpoolFile:
     """
 
     def __init__(self, directory: str) -> None:
-        self._file = tempfile.TemporaryFile(dir=directory, buffering=0, prefix="fastsmtp-")
+        self._file = tempfile.TemporaryFile(dir=directory, buffering=0, prefix="fastsmtp-")  # noqa: SIM115  # closed by close
 
     def write(self, octets: memoryview) -> None:
         """Append; raises OSError when there is no space."""
@@ -26,7 +26,7 @@ class SpoolFile:
             octets = octets[os.write(self._file.fileno(), octets) :]
 
     def view(self) -> memoryview:
-        """Everything written, as a read-only mapping: it takes no memory but what is looked at, and that is reclaimable."""
+        """Everything written, as a read-only mapping: only what is looked at takes memory, and that is reclaimable."""
         return memoryview(mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ))
 
     def close(self) -> None:

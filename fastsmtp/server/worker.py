@@ -147,6 +147,10 @@ class Worker:
         async with AsyncExitStack() as stack:
             info = WorkerInfo(self._slot, os.getpid(), self._hostname)
             await stack.enter_async_context(self._application.lifespan(info))
+            if not config.store and not self._application.keeps_mail:
+                _log.warning(
+                    "the handler has no data hook and no store is set: accepted mail will be lost; see --store"
+                )
             store = await stack.enter_async_context(open_store(config.store, self._slot)) if config.store else None
             tasks = HookTasks(loop)
             stack.callback(tasks.close)
@@ -159,9 +163,7 @@ class Worker:
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(
-                config, self._make_service(), self._application, dispatcher, access_log, Outbox(loop)
-            )
+            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log, Outbox(loop))
             reception.start_sweeping(loop)
             stack.callback(reception.stop_sweeping)
             yield reception

@@ -1,4 +1,4 @@
-"""What every store promises: an answer of None means that the message survives a power cut (standards.md, E)."""
+"""What every store promises: an answer of None means that the message survives a power cut."""
 
 from __future__ import annotations
 

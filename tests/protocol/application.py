@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 from fastsmtp import (
     CLOSE,
     REJECT,
-
     Handler,
     Mailbox,
     Message,
@@ -165,5 +164,3 @@ class ThreadedRecorder(Handler):
 
     def help(self, session: Session, argument: str) -> Answer:
         return decide("help", argument)
-
-

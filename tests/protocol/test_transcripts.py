@@ -102,7 +102,9 @@ def test_hooks_that_take_their_time(transcript: Transcript, cut: Cut) -> None:
 
 def test_names_are_unique_and_beginnings_are_used() -> None:
     beginnings = {path.stem for path in (FOLDER / "beginnings").glob("*.txt")}
-    used = {name for path in FOLDER.rglob("*.txt") for name in re.findall(r"(?m)^After: (.*)$", path.read_text("utf-8"))}
+    used = {
+        name for path in FOLDER.rglob("*.txt") for name in re.findall(r"(?m)^After: (.*)$", path.read_text("utf-8"))
+    }
     assert beginnings == used
     assert len({transcript.everything for transcript in TRANSCRIPTS}) > 0.9 * len(TRANSCRIPTS) > 90
 

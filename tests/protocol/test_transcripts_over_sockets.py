@@ -36,7 +36,9 @@ class Servers:
             self.stop()
             self._settings = settings
             for each in HANDLERS:
-                self._running[each] = ServerProcess(each, dict(settings), self._folder / f"{each}-{len(list(self._folder.iterdir()))}")
+                self._running[each] = ServerProcess(
+                    each, dict(settings), self._folder / f"{each}-{len(list(self._folder.iterdir()))}"
+                )
         return self._running[handler]
 
     def stop(self) -> None:

@@ -50,7 +50,6 @@ def test_the_lifespan_is_entered_and_left_in_each_worker(tmp_path: Path) -> None
         assert sorted(event["pid"] for event in left) == workers
 
 
-
 @pytest.mark.parametrize(
     ("to", "reply"),
     [
@@ -85,7 +84,11 @@ def test_an_async_hook_may_do_what_a_task_may_do(tmp_path: Path, to: str, reply:
 @pytest.mark.parametrize("command", ["RCPT TO:<b@b.example>", "VRFY now", "VRFY late", "HELP"])
 def test_a_hook_that_exits_gets_451_and_takes_nobody_with_it(tmp_path: Path, command: str) -> None:
     """dispatch.py: whatever a hook raises ends in a reply. SystemExit from a library is the hook's bug, too."""
-    with running(tmp_path, "tests.server.apps:Raising") as server, server.greeted() as other, server.greeted() as client:
+    with (
+        running(tmp_path, "tests.server.apps:Raising") as server,
+        server.greeted() as other,
+        server.greeted() as client,
+    ):
         worker = server.worker
         client.ask("MAIL FROM:<a@a.example>", "250")
         client.ask(command, "451 4.3.0")

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.server.client import Client
-from tests.server.running import running
+from tests.server.running import failing, running
 
+HEADER = b"Subject: x\r\n\r\n"
 BODY = (b"x" * 78 + b"\r\n") * 1000
 
 
-def _refused(client: Client, body: bytes = b"Subject: x\r\n\r\nx\r\n") -> str:
+def _refused(client: Client, body: bytes = HEADER) -> str:
     client.begin_data()
     client.send(body + b".\r\n")
     return client.reply()
@@ -27,7 +28,9 @@ def _tmpfs(place: Path, size: str) -> Iterator[Path]:
     place.mkdir()
     if os.geteuid() != 0:
         pytest.skip("only root may mount")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"cannot mount: {done.stderr.decode().strip()}")
     try:
@@ -96,16 +99,14 @@ def test_a_full_spool_directory(tmp_path: Path) -> None:
     with _tmpfs(tmp_path / "spool", "2M") as place:
         flags = ("--store=discard:", f"--spool-dir={place}", "--spool-threshold-bytes=256K")
         with running(tmp_path, *flags) as server, server.greeted() as client:
-            assert _refused(client, BODY * 60).startswith("452 4.3.1 ")
+            assert _refused(client, HEADER + BODY * 60).startswith("452 4.3.1 ")
             client.ask("NOOP", "250")
-            client.deliver(BODY * 10)
+            client.deliver(HEADER + BODY * 10)
             client.deliver()
             assert list(place.iterdir()) == []
 
 
 def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
-    from tests.server.running import failing
-
     code, log = failing(tmp_path, "--listen=127.0.0.1:0", "--workers=1", "--store=maildir:gone/mail")
     assert code == 3
     assert "gone/mail" in log
