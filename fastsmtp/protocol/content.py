@@ -90,8 +90,7 @@ class Content:
     clean = 0
     size = -_BASE  # the implied CR LF is committed with the first line and does not count
     _file: SpillFile | None = None
-    _header_end = 0  # octets of the header section, once its end was seen
-    _header_seen = 0  # octets that were searched for it
+    _header_end = 0  # of the header section, once it was looked at
     _line = 0  # octets of the text line that the committed ones end in, for max_text_line
     _dropping = False  # over the limit, or nowhere to go: nothing is kept any more
     _faulty = False  # one of the rules below is broken
@@ -185,8 +184,8 @@ class Content:
             self._dropping = self._faulty = True
             if self.size > 2 * limits.max_message_bytes:
                 raise SMTPError(FAR_TOO_LARGE)
-        if self._header_end == 0:
-            self._look_at_header(at_end=False)
+        elif end > limits.max_header_bytes + _BASE and not self._header_end:
+            self._look_at_header()
 
     def _dirty(self, end: int) -> int:
         """Judge what the fast check did not pass; returns the new end."""
@@ -228,15 +227,14 @@ class Content:
             if line.endswith(b"\n"):
                 self._line = 0
 
-    def _look_at_header(self, at_end: bool) -> None:
-        """Find the end of the header section, and judge it then: its length, and how many hosts it has passed."""
-        start = max(0, self._header_seen - 3)
-        position = find(self.view[start : self.clean], b"\r\n\r\n")
-        self._header_seen = self.clean
+    def _look_at_header(self) -> None:
+        """Judge the header section: its length, and how many hosts it has passed.
+
+        Once, at the end of the content, or as soon as there are more octets than a header section may have.
+        """
         limits = self._space.limits
-        if position < 0 and not at_end and self.clean <= limits.max_header_bytes + _BASE:
-            return
-        self._header_end = start + position + _BASE if position >= 0 else self.clean
+        position = find(self.view[: self.clean], b"\r\n\r\n")
+        self._header_end = position + _BASE if position >= 0 else self.clean
         header = self.view[: self._header_end]
         # A header section of so few lines cannot hold so many fields; looking at each costs twenty times as much.
         if count(header, IMPLIED) > limits.max_received:
@@ -248,7 +246,7 @@ class Content:
     def verdict(self) -> Reply | None:
         """The reply of the first rule that the complete content breaks; None if it meets all of them."""
         if not self._header_end:
-            self._look_at_header(at_end=True)
+            self._look_at_header()
         if self._file and not self._dropping:
             self._slide()
         limits = self._space.limits

@@ -48,30 +48,33 @@ class AccessLog:
         self._session_line = _session_json if format == "json" else _session_text
         self._call_later = call_later
         self._lines: list[str] = []
-        self._second = 0  # the time stamp is made anew once a second
+        self._second = 0.0  # when the second of the stamp began, by the monotonic clock
         self._stamp = ""
 
     def message(self, session: Session, finished: Finished, now: float) -> None:
         """Note what became of a message; `now` by the clock of the session's service."""
-        self._write(self._message_line(self._time(), session, finished, now))
+        self._write(self._message_line(self._stamp_of(now), session, finished, now))
 
-    def session(self, session: Session, duration: float, end: str) -> None:
+    def session(self, session: Session, began: float, now: float, end: str) -> None:
         """Note a session that brought no message.
 
         Args:
             session: the session.
-            duration: seconds.
+            began: when the client connected, by the clock of the session's service.
+            now: likewise.
             end: how it ended.
         """
-        self._write(self._session_line(self._time(), session, end, duration * 1000))
+        self._write(self._session_line(self._stamp_of(now), session, end, (now - began) * 1000))
 
-    def _time(self) -> str:
-        """The time stamp; its larger part is made anew once a second."""
-        now = time.time()
-        if not 0 <= now - self._second < 1:
-            self._second = int(now)
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        return f"{self._stamp}.{int((now - self._second) * 1000):03d}Z"
+    def _stamp_of(self, now: float) -> str:
+        """The time stamp for a moment of the monotonic clock; the wall clock is looked at once a second."""
+        fraction = now - self._second
+        if not 0 <= fraction < 1:
+            wall = time.time()
+            self._second = now - wall % 1
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall))
+            fraction = now - self._second
+        return f"{self._stamp}.{int(fraction * 1000):03d}Z"
 
     def _write(self, line: str) -> None:
         lines = self._lines

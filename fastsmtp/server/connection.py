@@ -265,7 +265,7 @@ class Connection(asyncio.BufferedProtocol):
             self._closed = True
             self._log_messages()
             if session.messages == 0:
-                reception.access_log.session(session, monotonic() - self.opened, self._end())
+                reception.access_log.session(session, self.opened, monotonic(), self._end())
             session.disconnected()
             if self.running is not None:
                 self.running.begin()

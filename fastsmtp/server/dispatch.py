@@ -27,7 +27,7 @@ from ..protocol.envelope import Message
 from ..protocol.events import FAILED, PENDING, STORE, Decider, Verdict, Waiting
 from ..protocol.replies import Reply, SMTPError
 from ..protocol.session import Session
-from .hook_tasks import HookTasks
+from .hook_tasks import HookTask, HookTasks
 from .intake import Intake
 from .threads import ThreadPool
 
@@ -135,18 +135,18 @@ class Dispatcher:
         return decide
 
     def _asynchronous(self, name: str, function: _Function) -> Decider:
-        tasks, timeout = self._tasks, self.seconds(name)
+        start, timeout = self._tasks.start, self.seconds(name)
 
         def decide(session: Session, arguments: _Arguments) -> Any:
             conversation: Any = session.driver
             try:
-                task = tasks.start(conversation.context, function(conversation.handler, session, *arguments))
-            except StopIteration as stop:
-                return stop.value if stop.value is None else checked(session, name, stop.value)
+                answer = start(conversation.context, (function, (conversation.handler, session, *arguments)))
             except Exception as error:
                 return failure(session, name, error)
-            conversation.running = _Suspended(conversation, name, task, monotonic() + timeout)
-            return PENDING
+            if type(answer) is HookTask:
+                conversation.running = _Suspended(conversation, name, answer.task, monotonic() + timeout)
+                return PENDING
+            return answer if answer is None else checked(session, name, answer)
 
         return decide
 

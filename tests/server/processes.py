@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -32,9 +33,9 @@ def members_of(session: int) -> list[int]:
     """The running processes of a session, by pid."""
     found = []
     for entry in _SELF.iterdir():
-        if entry.name.isdigit() and len(stat := _stat(int(entry.name))) > 3:
-            if int(stat[3]) == session and stat[0] not in "ZX":
-                found.append(int(entry.name))
+        stat = _stat(int(entry.name)) if entry.name.isdigit() else []
+        if stat and int(stat[3]) == session and stat[0] not in "ZX":
+            found.append(int(entry.name))
     return sorted(found)
 
 
@@ -46,10 +47,8 @@ def children_of(pid: int) -> list[int]:
 def kill_session(session: int) -> None:
     """Kill what is left of a session that we started."""
     for pid in members_of(session):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def memory_of(pid: int, field: str = "RssAnon") -> int:

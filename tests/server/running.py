@@ -135,12 +135,12 @@ class Server:
         """Waits until the log says that it serves, and takes its addresses from there."""
         pattern = re.compile(r"listening on (.+)$", re.MULTILINE)
 
-        def look() -> re.Match[str] | None:
+        def look() -> list[str]:
             assert self.process.poll() is None, f"exit code {self.process.returncode}\n{self.log}"
-            return pattern.search(self.log)
+            return pattern.findall(self.log)
 
-        found = until(look, "the server is ready", seconds)
-        self.addresses = [_address(text) for text in found[1].rstrip('"}').split(", ")]
+        (text,) = until(look, "the server is ready", seconds)
+        self.addresses = [_address(each) for each in text.rstrip('"}').split(", ")]
 
 
 def _address(text: str) -> Address:

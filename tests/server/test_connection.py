@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import shlex
 import time
@@ -78,7 +79,7 @@ def test_a_half_close_behind_a_message(tmp_path: Path) -> None:
         assert len(_mails(server)) == 1
 
 
-@pytest.mark.parametrize("end", [b"", b".", b".\r", b"."])
+@pytest.mark.parametrize("end", [b"", b".", b".\r"])
 def test_a_half_close_inside_data(tmp_path: Path, end: bytes) -> None:
     with running(tmp_path) as server:
         for half in (True, False):
@@ -129,10 +130,8 @@ def test_a_command_that_does_not_come_in_time(tmp_path: Path) -> None:
         said, began = b"", time.monotonic()
         while not said and time.monotonic() - began < 8:
             slow.send(b"N")
-            try:
+            with contextlib.suppress(TimeoutError):
                 said = slow.socket.recv(100)
-            except TimeoutError:
-                pass
         assert said.startswith(b"421 4.4.2 ")
         silent.expect_end()
         port = silent.port
@@ -151,10 +150,8 @@ def test_data_that_dawdle(tmp_path: Path) -> None:
         said, began = b"", time.monotonic()
         while not said and time.monotonic() - began < 8:
             client.send(b"x\r\n")
-            try:
+            with contextlib.suppress(TimeoutError):
                 said = client.socket.recv(100)
-            except TimeoutError:
-                pass
         assert said.startswith(b"421 4.4.2 ")
         assert time.monotonic() - began < 4
         assert journal.events(tmp_path, hook="data") == []

@@ -31,20 +31,23 @@ def _calls_did_not_overlap(server: Server, port: int) -> bool:
 
 @pytest.mark.parametrize("app", GATES)
 def test_a_late_hook_gets_451_and_the_session_goes_on(tmp_path: Path, app: str) -> None:
-    with running(tmp_path, f"tests.server.apps:{app}", "--threads=1", *FLAGS) as server:
-        with server.greeted() as client, server.greeted() as other:
-            client.ask(MAIL, "250")
-            client.ask("RCPT TO:<gate-late@b.example>", "451 4.3.0")
-            server.wait_for_log("ERROR fastsmtp.handler: session .* hook rcpt did not return in time")
-            client.ask("NOOP", "250")
-            client.ask("RCPT TO:<b@b.example>", "503 5.5.1")  # standards.md E18: the transaction has ended
-            other.deliver()  # nobody else suffers, not even from a pool of one thread
-            client.ask("NOOP", "250")
-            open_gate(tmp_path, "late")
-            until(lambda: _takes_mail_again(client), "hooks run again")
-            assert _calls_did_not_overlap(server, client.port)
-            client.quit()
-            assert server.stop() == 0
+    with (
+        running(tmp_path, f"tests.server.apps:{app}", "--threads=1", *FLAGS) as server,
+        server.greeted() as client,
+        server.greeted() as other,
+    ):
+        client.ask(MAIL, "250")
+        client.ask("RCPT TO:<gate-late@b.example>", "451 4.3.0")
+        server.wait_for_log("ERROR fastsmtp.handler: session .* hook rcpt did not return in time")
+        client.ask("NOOP", "250")
+        client.ask("RCPT TO:<b@b.example>", "503 5.5.1")  # standards.md E18: the transaction has ended
+        other.deliver()  # nobody else suffers, not even from a pool of one thread
+        client.ask("NOOP", "250")
+        open_gate(tmp_path, "late")
+        until(lambda: _takes_mail_again(client), "hooks run again")
+        assert _calls_did_not_overlap(server, client.port)
+        client.quit()
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("app", GATES)

@@ -81,18 +81,21 @@ def test_a_full_queue_does_not_swallow_the_closed_hook(tmp_path: Path) -> None:
 
 
 def test_a_worker_with_enough_connections_says_421(tmp_path: Path) -> None:
-    with running(tmp_path, "--store=discard:", "--max-connections=2", "--linger-timeout=0.1") as server:
-        with server.greeted() as one, server.greeted() as two:
-            for _ in range(3):
-                with server.connect() as three:
-                    three.expect("421 4.3.2 ")
-                    three.expect_end()
-            one.deliver()
-            two.deliver()
-            one.quit()
+    with (
+        running(tmp_path, "--store=discard:", "--max-connections=2", "--linger-timeout=0.1") as server,
+        server.greeted() as one,
+        server.greeted() as two,
+    ):
+        for _ in range(3):
+            with server.connect() as three:
+                three.expect("421 4.3.2 ")
+                three.expect_end()
+        one.deliver()
+        two.deliver()
+        one.quit()
 
-            def has_room() -> bool:
-                with server.connect() as client:
-                    return client.reply().startswith("220")
+        def has_room() -> bool:
+            with server.connect() as client:
+                return client.reply().startswith("220")
 
-            until(has_room, "room again")
+        until(has_room, "room again")

@@ -1,4 +1,4 @@
-"""HUP replaces the workers one by one, and nobody notices (standards.md T12, E13); a crash costs a worker's own sessions."""
+"""HUP replaces the workers one by one, and nobody notices; a crash costs a worker its own sessions (standards.md E)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.server import journal
@@ -37,6 +38,9 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def has_reached(self, workers: list[int]) -> bool:
+        return all(self.delivered[pid] > 20 for pid in workers)
+
     def _work(self) -> None:
         while not self._stop.is_set():
             pid = 0
@@ -62,16 +66,20 @@ def _loaded(server: Server, clients: int = 4) -> Iterator[Load]:
         load.stop()
 
 
+def _are_replaced(server: Server, before: list[int]) -> bool:
+    return not set(before) & set(server.workers)
+
+
 def test_a_reload_under_load_fails_nobody(tmp_path: Path) -> None:
     with running(tmp_path, "tests.server.apps:Pids", workers=2) as server, _loaded(server) as load:
         for _ in range(3):
             before = server.workers
             until(lambda: sum(load.delivered.values()) > 200, "load")
             server.send_signal(signal.SIGHUP)
-            until(lambda before=before: not set(before) & set(server.workers), "new workers", 20)
+            until(partial(_are_replaced, server, before), "new workers", 20)
             load.delivered.clear()
             now = server.workers
-            until(lambda now=now: all(load.delivered[pid] > 20 for pid in now), "the new workers serve")
+            until(partial(load.has_reached, now), "the new workers serve")
             assert len(now) == 2
         load.stop()
         assert load.failed == []
@@ -146,7 +154,7 @@ def test_a_reload_with_a_broken_application_changes_nothing(tmp_path: Path) -> N
 def test_a_worker_that_dies_while_its_successor_starts_has_one_successor(tmp_path: Path) -> None:
     with running(tmp_path, "tests.server.apps:Lifespan") as server:
         old = server.worker
-        (tmp_path / "hold").touch()
+        open_gate(tmp_path, "hold")
         server.send_signal(signal.SIGHUP)
         until(lambda: len(journal.events(tmp_path, event="entered")) == 2, "the successor starts")
         os.kill(old, signal.SIGKILL)

@@ -136,12 +136,14 @@ def test_the_second_signal_cuts_at_once(tmp_path: Path, second: signal.Signals) 
 
 def test_a_second_signal_with_nothing_to_cut_is_a_clean_stop(tmp_path: Path) -> None:
     """What only waits for the client to close has been answered: it was not cut."""
-    with running(tmp_path, "--store=discard:", "--linger-timeout=60", "--drain-timeout=60") as server:
-        with server.greeted() as client:
-            server.send_signal(signal.SIGTERM)
-            client.expect("421 4.3.2")
-            client.expect_end()
-            assert server.stop(signal.SIGTERM) == 0
+    with (
+        running(tmp_path, "--store=discard:", "--linger-timeout=60", "--drain-timeout=60") as server,
+        server.greeted() as client,
+    ):
+        server.send_signal(signal.SIGTERM)
+        client.expect("421 4.3.2")
+        client.expect_end()
+        assert server.stop(signal.SIGTERM) == 0
 
 
 def test_quit_cuts_at_once(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_quit_cuts_at_once(tmp_path: Path) -> None:
 
 def test_a_stop_while_a_worker_still_starts(tmp_path: Path) -> None:
     """Nothing was cut: exit code 0."""
-    (tmp_path / "hold").touch()
+    open_gate(tmp_path, "hold")
     command = [*_serve("tests.server.apps:Lifespan")]
     with starting(tmp_path, command) as server:
         until(lambda: journal.events(tmp_path, event="entered"), "the lifespan")

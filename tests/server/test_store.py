@@ -67,32 +67,38 @@ def test_a_removed_maildir_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_read_only_maildir(tmp_path: Path) -> None:
-    with _tmpfs(tmp_path / "volume", "2M") as place:
-        with running(tmp_path, "--store=maildir:volume/mail") as server, server.greeted() as client:
-            client.deliver()
-            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
-            assert _refused(client).startswith("451 4.3.0 ")
-            subprocess.run(["mount", "-o", "remount,rw", place], check=True)
-            client.deliver()
-            assert len(_files(place / "mail")) == 2
+    with (
+        _tmpfs(tmp_path / "volume", "2M") as place,
+        running(tmp_path, "--store=maildir:volume/mail") as server,
+        server.greeted() as client,
+    ):
+        client.deliver()
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        assert _refused(client).startswith("451 4.3.0 ")
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        client.deliver()
+        assert len(_files(place / "mail")) == 2
 
 
 def test_a_full_maildir(tmp_path: Path) -> None:
-    with _tmpfs(tmp_path / "volume", "1M") as place:
-        with running(tmp_path, "--store=maildir:volume/mail") as server, server.greeted() as client:
-            stored = 0
-            while (reply := _refused(client, BODY)).startswith("250"):
-                stored += 1
-                assert stored < 100
-            assert reply.startswith("452 4.3.1 ")
-            assert stored > 5
-            files = _files(place / "mail")
-            assert len(files) == stored
-            assert all((place / "mail" / "new" / name).stat().st_size > len(BODY) for name in files)
-            assert _refused(client, BODY).startswith("452 4.3.1 ")
-            (place / "mail" / "new" / files[0]).unlink()
-            client.deliver(BODY)
-            assert len(_files(place / "mail")) == stored
+    with (
+        _tmpfs(tmp_path / "volume", "1M") as place,
+        running(tmp_path, "--store=maildir:volume/mail") as server,
+        server.greeted() as client,
+    ):
+        stored = 0
+        while (reply := _refused(client, BODY)).startswith("250"):
+            stored += 1
+            assert stored < 100
+        assert reply.startswith("452 4.3.1 ")
+        assert stored > 5
+        files = _files(place / "mail")
+        assert len(files) == stored
+        assert all((place / "mail" / "new" / name).stat().st_size > len(BODY) for name in files)
+        assert _refused(client, BODY).startswith("452 4.3.1 ")
+        (place / "mail" / "new" / files[0]).unlink()
+        client.deliver(BODY)
+        assert len(_files(place / "mail")) == stored
 
 
 def test_a_full_spool_directory(tmp_path: Path) -> None:
