@@ -73,7 +73,9 @@ class ContentSpace:
         self.limits = limits
         self.pool = pool
         # The header section is judged while it is still in memory.
-        self.sizes = tuple(size for size in SIZES if size <= max(memory_bytes, SIZES[0], limits.max_header_bytes))
+        header = limits.max_header_bytes + _BASE + _MIN_ROOM
+        largest = max(memory_bytes, next((size for size in SIZES if size >= header), SIZES[-1]))
+        self.sizes = tuple(size for size in SIZES if size <= largest)
         self.open_file = open_file
 
 
@@ -219,13 +221,15 @@ class Content:
         return self._replace(end, bytes(region).replace(b"\r\n.", IMPLIED))
 
     def _measure_lines(self, region: bytes) -> None:
+        """Only CR LF ends a line, whatever `bare_newline` lets pass."""
         limit = self._space.limits.max_text_line
-        for line in region.splitlines(keepends=True):
-            self._line += len(line)
-            if self._line > limit:
-                self._long_line = self._faulty = True
-            if line.endswith(b"\n"):
-                self._line = 0
+        *complete, rest = region.split(IMPLIED)
+        for line in complete:
+            self._long_line |= self._line + len(line) + len(IMPLIED) > limit
+            self._line = 0
+        self._line += len(rest)
+        self._long_line |= self._line > limit
+        self._faulty |= self._long_line
 
     def _look_at_header(self) -> None:
         """Judge the header section: its length, and how many hosts it has passed.

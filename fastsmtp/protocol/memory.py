@@ -23,13 +23,16 @@ class BufferPool:
 
     def acquire(self, size: int) -> bytearray:
         """A buffer of one of `SIZES`; its content is arbitrary."""
-        try:
-            buffer = self._free[size].pop()
-            buffer.pop()  # BufferError: a view of it is still in somebody's hands, so it is theirs now
-            buffer.append(0)
-        except (IndexError, BufferError):
-            return bytearray(size)
-        return buffer
+        free = self._free[size]
+        while free:
+            try:
+                buffer = free.pop()
+                buffer.pop()  # BufferError: a view of it is still in somebody's hands, so it is theirs now
+                buffer.append(0)
+            except (BufferError, IndexError):
+                continue
+            return buffer
+        return bytearray(size)
 
     def release(self, buffer: bytearray) -> None:
         """Give a buffer back. Views of it may still exist."""
