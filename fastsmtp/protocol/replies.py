@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MAX_REPLY_LINE: Final = 512  # octets with CRLF, RFC 5321 4.5.3.1.5
-_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")  # RFC 3463 2
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.A)  # RFC 3463 2
 # Texts reach the wire as printable ASCII only: a text that holds a CR LF would be a second reply.
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 

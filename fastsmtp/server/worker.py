@@ -154,16 +154,17 @@ class Worker:
             store = await stack.enter_async_context(open_store(config.store, self._slot)) if config.store else None
             tasks = HookTasks(loop)
             stack.callback(tasks.close)
+            outbox = Outbox(loop)
             dispatcher = Dispatcher(
                 tasks,
-                ThreadPool(loop, config.threads, config.max_pending_hooks),
+                ThreadPool(loop, config.threads, config.max_pending_hooks, outbox.put),
                 Intake(store) if store else None,
                 config.hook_timeout,
                 config.data_hook_timeout,
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log, Outbox(loop))
+            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log, outbox)
             reception.start_sweeping(loop)
             stack.callback(reception.stop_sweeping)
             yield reception

@@ -28,17 +28,21 @@ LIMITS: Final = st.builds(
 
 _COMMANDS: Final = (
     *(b"EHLO a", b"HELO a", b"EHLO", b"HELO reject", b"EHLO [1.2.3.4]"),
-    *(b"MAIL FROM:<a@a>", b"MAIL FROM:<>", b"MAIL FROM:<a@a> SIZE=50", b"mail from:<a@a> BODY=7BIT", b"MAIL FROM:<reject@a>"),
-    *(b"MAIL FROM:<\xc3\xbc@a> SMTPUTF8", b"MAIL FROM:<broken@a>", b"MAIL FROM:a", b"MAIL FROM:<a@a> SIZE=9999", b"MAIL"),
-    *(b"RCPT TO:<b@b>", b"RCPT TO:<postmaster>", b"RCPT TO:<reject@b>", b"RCPT TO:<broken@b>", b'RCPT TO:<"b>"@b>', b"RCPT TO:<>"),
-    *(b"RCPT TO:<data-reject@b>", b"RCPT TO:<data-broken@b>", b"RCPT TO:<close@b>", b"RCPT TO:<@r:b@b>", b"rcpt to: <b@b>"),
-    *(b"DATA", b"data ", b"DATA x", b"RSET", b"RSET x", b"NOOP", b"noop x", b"NOOP\t\xff", b"HELP", b"VRFY b", b"VRFY", b"VRFY \xff"),
-    *(b"QUIT", b"QUIT x", b"EXPN x", b"AUTH PLAIN", b"STARTTLS", b"LHLO a", b"BDAT 3", b"GET / HTTP/1.1", b"FOO", b"", b" "),
-)  # fmt: skip
+    *(b"MAIL FROM:<a@a>", b"MAIL FROM:<>", b"MAIL FROM:<a@a> SIZE=50", b"mail from:<a@a> BODY=7BIT"),
+    *(b"MAIL FROM:<reject@a>", b"MAIL FROM:<broken@a>", b"MAIL FROM:<\xc3\xbc@a> SMTPUTF8"),
+    *(b"MAIL FROM:a", b"MAIL FROM:<a@a> SIZE=9999", b"MAIL"),
+    *(b"RCPT TO:<b@b>", b"RCPT TO:<postmaster>", b"RCPT TO:<reject@b>", b"RCPT TO:<broken@b>", b"RCPT TO:<>"),
+    *(b'RCPT TO:<"b>"@b>', b"RCPT TO:<data-reject@b>", b"RCPT TO:<data-broken@b>", b"RCPT TO:<close@b>"),
+    *(b"RCPT TO:<@r:b@b>", b"rcpt to: <b@b>", b"DATA", b"data ", b"DATA x", b"RSET", b"RSET x"),
+    *(b"NOOP", b"noop x", b"NOOP\t\xff", b"HELP", b"VRFY b", b"VRFY", b"VRFY \xff"),
+    *(b"QUIT", b"QUIT x", b"EXPN x", b"AUTH PLAIN", b"STARTTLS", b"LHLO a", b"BDAT 3", b"GET / HTTP/1.1", b"FOO"),
+    *(b"", b" "),
+)
 _CONTENT: Final = (
-    *(b"text", b"Subject: x", b"", b"Received: x", b"..", b"...", b".x", b". ", b"\0", b"x" * 11, b"\xff" * 30, b"QUIT", b"."),
-    *(b"\n.", b".\n", b"\r.", b".\r", b"\r.\r", b"\n.\n", b"\0.", b".\0", b"\n", b"\r", b"x\ry", b"x\ny"),
-)  # fmt: skip
+    *(b"text", b"Subject: x", b"", b"Received: x", b"..", b"...", b".x", b". ", b"\0", b"x" * 11, b"\xff" * 30),
+    *(b"QUIT", b".", b"\n.", b".\n", b"\r.", b".\r", b"\r.\r", b"\n.\n", b"\0.", b".\0"),
+    *(b"\n", b"\r", b"x\ry", b"x\ny"),
+)
 _ENDS: Final = (b"\r\n",) * 12 + (b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"\r\n\n", b"\r\0\n", b"", b"\r\n\r\n")
 _END_OF_DATA: Final = b"\r\n.\r\n"
 

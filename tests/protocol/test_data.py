@@ -88,7 +88,7 @@ def read(octets: bytes, limits: Limits, lengths: list[int], space: ContentSpace 
 def _read(reader: DataReader, octets: bytes, lengths: list[int]) -> bytes:
     for segment in cut(octets, lengths):
         rest = segment
-        while rest and not reader.done:
+        while rest:
             room = reader.room()
             length = min(len(room), len(rest))
             room[:length], rest = rest[:length], rest[length:]
@@ -115,7 +115,21 @@ def agrees(found: Read, expected: Read) -> None:
 
 
 PIECES = st.sampled_from(
-    (b".", b"..", b"\r", b"\n", b"\r\n", b"\r\n.", b"\r\n..", b"\r\n\r\n", b"\0", b"x", b" ", b"Received: x", b"\r\nreceived:y")
+    (
+        b".",
+        b"..",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n.",
+        b"\r\n..",
+        b"\r\n\r\n",
+        b"\0",
+        b"x",
+        b" ",
+        b"Received: x",
+        b"\r\nreceived:y",
+    )
 )
 TEXTS = st.lists(PIECES, max_size=25).map(b"".join)
 
@@ -143,7 +157,9 @@ LONG_LIMITS = st.builds(
 LONG_TEXTS = st.lists(
     st.builds(
         bytes.__mul__,
-        st.sampled_from((b"x" * 78 + b"\r\n", b"..dots\r\n", b"x", b"\r\n\r\n", b"\r\n.", b"\n", b"\0\r", b"Received: a\r\n")),
+        st.sampled_from(
+            (b"x" * 78 + b"\r\n", b"..dots\r\n", b"x", b"\r\n\r\n", b"\r\n.", b"\n", b"\0\r", b"Received: a\r\n")
+        ),
         st.sampled_from((1, 2, 100, 3000)),
     ),
     max_size=6,
@@ -151,7 +167,12 @@ LONG_TEXTS = st.lists(
 
 
 @settings(deadline=None, max_examples=150, derandomize=True)
-@given(LONG_TEXTS, LONG_LIMITS, st.lists(st.integers(200, 30_000), min_size=1, max_size=6), st.sampled_from((0, 65536, None)))
+@given(
+    LONG_TEXTS,
+    LONG_LIMITS,
+    st.lists(st.integers(200, 30_000), min_size=1, max_size=6),
+    st.sampled_from((0, 65536, None)),
+)
 def test_long_texts_in_memory_and_in_files(text: bytes, limits: Limits, lengths: list[int], memory: int | None) -> None:
     octets = text + END
     pool = BufferPool()

@@ -43,7 +43,21 @@ def test_a_path_and_its_parameters(text: bytes, parts: tuple[bytes, bytes]) -> N
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b" ", b"a@b", b"<a@b", b"a@b>", b"<<a@b>>", b"<a@b>>", b"<a@b>X", b"x<a@b>", b'<"a@b>', b'<a"@b>', b'<"a\\"@b>', b"><"],
+    [
+        b"",
+        b" ",
+        b"a@b",
+        b"<a@b",
+        b"a@b>",
+        b"<<a@b>>",
+        b"<a@b>>",
+        b"<a@b>X",
+        b"x<a@b>",
+        b'<"a@b>',
+        b'<a"@b>',
+        b'<"a\\"@b>',
+        b"><",
+    ],
 )
 def test_what_has_no_path(text: bytes) -> None:
     assert split_path(text) is None
@@ -77,13 +91,31 @@ def test_mailboxes(path: bytes, local: str, domain: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "reply"),
-    [(path, BAD_RECIPIENT) for path in (b"a", b"@", b"a@", b"@b", b"a@b@c", b"a b@c", b"a@b c", b"a,b@c", b"a:b@c", b"a;b@c")]
-    + [(path, BAD_RECIPIENT) for path in (b"a@.b", b"a@b.", b"a@b..c", b"a@" + b"b" * 64, b"a@b:c", b"a(b)@c", b"a@b!c")]
-    + [(path, BAD_RECIPIENT) for path in (b'"a@b', b'a"@b', b'"a"b@c', b'"a""b"@c', b'"a\tb"@c', b'"a\\\tb"@c', b'"a"@')]
-    + [(path, BAD_RECIPIENT) for path in (b"@r:", b"@r", b"@:a@b", b"@r,:a@b", b"@r,s:a@b", b"r:a@b", b"@r@s:a@b", b":a@b")]
-    + [(path, BAD_RECIPIENT) for path in (b"a@[]", b"a@[1.2.3]", b"a@[::1]", b"a@[b]", b"a@[1.2.3.4", b"a@[1.2.3.4]]", b"a@[[::1]]")]
+    [
+        (path, BAD_RECIPIENT)
+        for path in (b"a", b"@", b"a@", b"@b", b"a@b@c", b"a b@c", b"a@b c", b"a,b@c", b"a:b@c", b"a;b@c")
+    ]
+    + [
+        (path, BAD_RECIPIENT)
+        for path in (b"a@.b", b"a@b.", b"a@b..c", b"a@" + b"b" * 64, b"a@b:c", b"a(b)@c", b"a@b!c")
+    ]
+    + [
+        (path, BAD_RECIPIENT)
+        for path in (b'"a@b', b'a"@b', b'"a"b@c', b'"a""b"@c', b'"a\tb"@c', b'"a\\\tb"@c', b'"a"@')
+    ]
+    + [
+        (path, BAD_RECIPIENT)
+        for path in (b"@r:", b"@r", b"@:a@b", b"@r,:a@b", b"@r,s:a@b", b"r:a@b", b"@r@s:a@b", b":a@b")
+    ]
+    + [
+        (path, BAD_RECIPIENT)
+        for path in (b"a@[]", b"a@[1.2.3]", b"a@[::1]", b"a@[b]", b"a@[1.2.3.4", b"a@[1.2.3.4]]", b"a@[[::1]]")
+    ]
     + [(path, BAD_RECIPIENT) for path in (b"a" * 511 + b"@b", b"a@" + b".".join([b"b" * 31] * 7 + [b"b" * 32]), b"")]
-    + [(path, ADDRESS_NOT_ALLOWED) for path in (b"\xc3\xbc@b", b"a@\xc3\xbc", b'"\xc3\xbc"@b', b"@\xc3\xbc:a@b", b"\xff")],
+    + [
+        (path, ADDRESS_NOT_ALLOWED)
+        for path in (b"\xc3\xbc@b", b"a@\xc3\xbc", b'"\xc3\xbc"@b', b"@\xc3\xbc:a@b", b"\xff")
+    ],
 )
 def test_what_is_no_mailbox(path: bytes, reply: Reply) -> None:
     with pytest.raises(SMTPError) as caught:
@@ -115,7 +147,9 @@ def test_utf8(path: str, expected: tuple[str, str] | Reply) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("octets", [b"\xff", b"\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xc3"])
+@pytest.mark.parametrize(
+    "octets", [b"\xff", b"\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xc3"]
+)
 def test_octets_that_are_no_utf8(octets: bytes) -> None:
     for path in (octets + b"@b", b"a@" + octets, b'"' + octets + b'"@b'):
         with pytest.raises(SMTPError) as caught:
@@ -163,7 +197,23 @@ def test_client_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b" ", b"a b", b"a\tb", b"\xc3\xbc", b"a;b", b"a(b", b"<a>", b"a@b", b"[a]", b"[1.2.3.4", b"1.2.3.4]", b"a" * 256, b"a\n", b"[::1]"],
+    [
+        b"",
+        b" ",
+        b"a b",
+        b"a\tb",
+        b"\xc3\xbc",
+        b"a;b",
+        b"a(b",
+        b"<a>",
+        b"a@b",
+        b"[a]",
+        b"[1.2.3.4",
+        b"1.2.3.4]",
+        b"a" * 256,
+        b"a\n",
+        b"[::1]",
+    ],
 )
 def test_client_names_that_are_none(text: bytes) -> None:
     assert parse_client_name(text) is None
@@ -184,7 +234,9 @@ def test_parameters(text: bytes, parameters: list[tuple[bytes, bytes | None]]) -
     assert list(parse_parameters(text)) == parameters
 
 
-@pytest.mark.parametrize("text", [b"=", b"A=", b"=1", b"A=1=2", b"A==1", b"-A=1", b"A_B", b"A.B=1", b"\xc3\xbc=1", b"A=\x01", b"X <a>"])
+@pytest.mark.parametrize(
+    "text", [b"=", b"A=", b"=1", b"A=1=2", b"A==1", b"-A=1", b"A_B", b"A.B=1", b"\xc3\xbc=1", b"A=\x01", b"X <a>"]
+)
 def test_parameters_that_are_none(text: bytes) -> None:
     with pytest.raises(SMTPError) as caught:
         list(parse_parameters(text))
@@ -194,7 +246,10 @@ def test_parameters_that_are_none(text: bytes) -> None:
 # -- the quick way and the thorough one -------------------------------------------------------------------------------
 
 _PATHS = st.lists(
-    st.sampled_from([*"ab.@<> \t\"\\:,[]1_-+=()", "xn--", "a@b", "<a@b>", "<a@b> X=1", "b" * 63, "c" * 64, "A", "\u00fc"]), max_size=12
+    st.sampled_from(
+        [*'ab.@<> \t"\\:,[]1_-+=()', "xn--", "a@b", "<a@b>", "<a@b> X=1", "b" * 63, "c" * 64, "A", "\u00fc"]
+    ),
+    max_size=12,
 ).map(lambda parts: "".join(parts).encode())
 
 

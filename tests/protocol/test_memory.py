@@ -54,7 +54,10 @@ def test_free_memory_is_bounded() -> None:
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(("acquire", "release", "view", "look away")), max_size=60), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.sampled_from(("acquire", "release", "view", "look away")), max_size=60),
+    st.randoms(use_true_random=False),
+)
 def test_no_buffer_has_two_owners(steps: list[str], chance: object) -> None:
     """Whatever is acquired is neither held by somebody else nor looked at."""
     choose = getattr(chance, "choice")  # noqa: B009  # hypothesis' own Random

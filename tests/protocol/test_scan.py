@@ -21,7 +21,10 @@ def _expected(text: bytes, nul_is_clean: bool) -> bool:
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from((b"\r\n", b"\r\n", b"x", b"\r", b"\n", b"\0", b"\xff")), max_size=12).map(b"".join), st.booleans())
+@given(
+    st.lists(st.sampled_from((b"\r\n", b"\r\n", b"x", b"\r", b"\n", b"\0", b"\xff")), max_size=12).map(b"".join),
+    st.booleans(),
+)
 def test_short_texts(text: bytes, nul_is_clean: bool) -> None:
     assert line_ends_are_clean(memoryview(text), nul_is_clean) == _expected(text, nul_is_clean)
 

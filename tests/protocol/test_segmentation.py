@@ -1,4 +1,4 @@
-"""Segments mean nothing: whatever a client says, the replies are the same however it was cut, and whenever hooks answer."""
+"""Segments mean nothing: the replies are the same however the octets were cut, and whenever hooks answer."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _check(transcript: Transcript, parts: list[bytes], surplus: bytes, server: S
 
 @_each_transcript
 def test_all_in_one_flight(servers: Servers, transcript: Transcript, handler: str) -> None:
-    """The client waits for nothing and half-closes: what was received completely is answered, then the server closes."""
+    """The client waits for nothing and half-closes: what came completely is answered, then the server closes."""
     server = servers.get(handler, _settings(transcript))
     with Client(server.port) as client:
         client.send(transcript.everything)

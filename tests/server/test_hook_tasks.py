@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from fastsmtp.server.hook_tasks import HookTasks
+from fastsmtp.server.hook_tasks import HookTask, HookTasks
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -45,8 +45,11 @@ class Started:
     error: BaseException | None = None
 
 
+Hook = Callable[..., Coroutine[Any, Any, object]]
+
+
 async def _start(
-    tasks: HookTasks, coroutine: Coroutine[Any, Any, object], context: contextvars.Context | None = None
+    tasks: HookTasks, hook: Hook, *arguments: object, context: contextvars.Context | None = None
 ) -> Started:
     """Start a hook as the server does: from a callback of the loop, where no task is the current one."""
     loop = asyncio.get_running_loop()
@@ -54,13 +57,11 @@ async def _start(
 
     def begin() -> None:
         try:
-            task = tasks.start(context or contextvars.copy_context(), coroutine)
-        except StopIteration as stop:
-            outcome = Started(value=stop.value)
+            result = tasks.start(context or contextvars.copy_context(), (hook, arguments))
         except BaseException as error:
             outcome = Started(error=error)
         else:
-            outcome = Started(task)
+            outcome = Started(result.task) if isinstance(result, HookTask) else Started(value=result)
         assert asyncio.current_task() is None
         started.set_result(outcome)
 
@@ -69,12 +70,12 @@ async def _start(
 
 
 async def _task(
-    tasks: HookTasks, coroutine: Coroutine[Any, Any, object], context: contextvars.Context | None = None
+    tasks: HookTasks, hook: Hook, *arguments: object, context: contextvars.Context | None = None
 ) -> asyncio.Task[object]:
     """Start a hook that waits for something."""
-    task = (await _start(tasks, coroutine, context)).task
-    assert task is not None
-    return task
+    started = await _start(tasks, hook, *arguments, context=context)
+    assert started.task is not None, started
+    return started.task
 
 
 def test_a_coroutine_that_does_not_wait_is_done_at_once(run: Run) -> None:
@@ -84,7 +85,7 @@ def test_a_coroutine_that_does_not_wait_is_done_at_once(run: Run) -> None:
             return "done"
 
         for _ in range(3):
-            assert await _start(tasks, hook()) == Started(value="done")
+            assert await _start(tasks, hook) == Started(value="done")
 
     run(test)
 
@@ -94,8 +95,12 @@ def test_what_it_raises_comes_out(run: Run) -> None:
         async def hook(error: BaseException) -> None:
             raise error
 
+        async def innocent() -> str:
+            return "fine"
+
         for error in (ValueError(), asyncio.CancelledError(), SystemExit()):
-            assert await _start(tasks, hook(error)) == Started(error=error)
+            assert await _start(tasks, hook, error) == Started(error=error)
+            assert await _start(tasks, innocent) == Started(value="fine")  # and harms nobody else
 
     run(test)
 
@@ -110,7 +115,7 @@ def test_one_that_waits_goes_on_as_the_same_task(run: Run) -> None:
             return first is second is asyncio.current_task()
 
         for _ in range(3):
-            assert await (await _task(tasks, hook()))
+            assert await (await _task(tasks, hook))
 
     run(test)
 
@@ -128,9 +133,9 @@ def test_its_context_is_the_one_given_in_each_step(run: Run) -> None:
             return variable.get()
 
         one, two = contextvars.copy_context(), contextvars.copy_context()
-        started = [await _task(tasks, hook("one"), one), await _task(tasks, hook("two"), two)]
+        started = [await _task(tasks, hook, "one", context=one), await _task(tasks, hook, "two", context=two)]
         assert await asyncio.gather(*started) == ["unset one one", "unset two two"]
-        assert await (await _task(tasks, hook("again"), one)) == "one again again"
+        assert await (await _task(tasks, hook, "again", context=one)) == "one again again"
         assert variable.get() == "unset"
 
     run(test)
@@ -148,7 +153,7 @@ def test_a_cancelled_one_is_cancelled(run: Run) -> None:
                 raise
 
         for turns in range(3):  # of the loop, until it is cancelled
-            task = await _task(tasks, hook())
+            task = await _task(tasks, hook)
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -173,7 +178,7 @@ def test_one_may_cancel_itself_and_live(run: Run) -> None:
             return "alive"
 
         for _ in range(3):
-            assert await (await _task(tasks, hook())) == "alive"
+            assert await (await _task(tasks, hook)) == "alive"
 
     run(test)
 
@@ -193,13 +198,13 @@ def test_one_that_cancels_itself_and_returns_without_waiting_harms_nobody(run: R
             await asyncio.sleep(0.001)
             return "fine"
 
-        assert await _start(tasks, rash()) == Started(value="returned")
+        assert await _start(tasks, rash) == Started(value="returned")
         for _ in range(3):
-            assert await (await _task(tasks, innocent())) == "fine"
-        assert await _start(tasks, rash()) == Started(value="returned")
+            assert await (await _task(tasks, innocent)) == "fine"
+        assert await _start(tasks, rash) == Started(value="returned")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert await (await _task(tasks, innocent())) == "fine"
+        assert await (await _task(tasks, innocent)) == "fine"
 
     run(test)
 
@@ -231,7 +236,7 @@ def test_structured_concurrency_works_from_the_first_step_on(run: Run) -> None:
             raise ValueError
 
         expected = ["in time", "timed out", "child", "failed", "one", "two"]
-        assert await (await _task(tasks, hook())) == expected
+        assert await (await _task(tasks, hook)) == expected
 
     run(test)
 
@@ -246,7 +251,7 @@ def test_an_exception_from_what_it_awaits_can_be_caught(run: Run) -> None:
             except LookupError as error:
                 return repr(error)
 
-        task = await _task(tasks, hook())
+        task = await _task(tasks, hook)
         future.set_exception(LookupError("gone"))
         assert await task == "LookupError('gone')"
 
@@ -267,7 +272,7 @@ def test_a_bare_yield_of_something_wrong_is_its_own_failure(run: Run) -> None:
                 return "caught"
             return "not caught"
 
-        assert await (await _task(tasks, hook())) == "caught"
+        assert await (await _task(tasks, hook)) == "caught"
         other.close()
 
     run(test)

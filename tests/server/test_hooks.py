@@ -78,6 +78,9 @@ def test_an_async_hook_may_do_what_a_task_may_do(tmp_path: Path, to: str, reply:
             client.ask("RSET", "250")
         client.ask("MAIL FROM:<a@a.example>", "250")
         client.ask("RCPT TO:<sleep@b.example>", "250")
+        with server.greeted() as other:
+            other.ask("MAIL FROM:<a@a.example>", "250")
+            other.ask("RCPT TO:<sleep@b.example>", "250")
         assert "never awaited" not in server.log
 
 
@@ -181,3 +184,14 @@ def test_a_disconnect_in_the_middle_of_a_hook_leaves_nothing_behind(tmp_path: Pa
         until(lambda: journal.events(tmp_path, event="closed"), "the closed hook")
         assert server.stop() == 0
         assert "Traceback" not in server.log
+
+
+def test_an_await_that_was_cancelled_elsewhere_harms_no_other_session(tmp_path: Path) -> None:
+    """CancelledError in the first step of a hook: no Exception, but its own failure all the same."""
+    with running(tmp_path, "tests.server.apps:Suspending") as server, server.greeted() as client:
+        client.send(b"MAIL FROM:<a@a.example>\r\nRCPT TO:<deadfuture@b.example>\r\n")
+        server.wait_for_log("CancelledError")
+        for _ in range(3):
+            with server.greeted() as other:
+                other.ask("MAIL FROM:<a@a.example>", "250")
+                other.ask("RCPT TO:<sleep@b.example>", "250 2.0.0 slept")
