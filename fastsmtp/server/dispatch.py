@@ -27,7 +27,7 @@ from ..protocol.envelope import Message
 from ..protocol.events import FAILED, PENDING, STORE, Decider, Verdict, Waiting
 from ..protocol.replies import Reply, SMTPError
 from ..protocol.session import Session
-from .hook_tasks import HookTask, HookTasks
+from .hook_tasks import FAILURES, HookTask, HookTasks
 from .intake import Intake
 from .threads import ThreadPool
 
@@ -128,7 +128,7 @@ class Dispatcher:
             conversation: Any = session.driver
             try:
                 answer = conversation.context.run(function, conversation.handler, session, *arguments)
-            except Exception as error:
+            except FAILURES as error:
                 return failure(session, name, error)
             return answer if answer is None else checked(session, name, answer)
 
@@ -141,7 +141,7 @@ class Dispatcher:
             conversation: Any = session.driver
             try:
                 answer = start(conversation.context, (function, (conversation.handler, session, *arguments)))
-            except Exception as error:
+            except FAILURES as error:
                 return failure(session, name, error)
             if type(answer) is HookTask:
                 conversation.running = _Suspended(conversation, name, answer.task, monotonic() + timeout)

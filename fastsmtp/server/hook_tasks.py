@@ -23,10 +23,14 @@ Job = tuple[Callable[..., Coroutine[Any, Any, object]], tuple[Any, ...]]
 """A hook and its arguments."""
 
 
+# What a hook may end in that is its own affair. CancelledError: what it awaits was cancelled by somebody else.
+FAILURES: Final = (Exception, asyncio.CancelledError, SystemExit)
+
+
 class _Raised:
     """What a runner yields instead of an answer."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
@@ -44,7 +48,7 @@ class HookTasks:
             What it returned; or the task, a `HookTask`, that drives it on.
 
         Raises:
-            Exception: whatever the hook raised.
+            FAILURES: whatever the hook raised.
         """
         loop, runner = self._loop, self._runner
         task = runner.task
@@ -99,7 +103,7 @@ class _Runner:
             self.resting = False
             try:
                 result = yield from function(*arguments)
-            except Exception as error:
+            except FAILURES as error:
                 result = _Raised(error)
 
     def adopt(self, context: Context, yielded: object) -> HookTask:
