@@ -110,7 +110,7 @@ class Handler:
         """The server is about to refuse a command with `reply`, for a fault of the client. A `Reply` replaces it."""
 
     def timeout(self, session: Session) -> HookAnswer:
-        """A deadline of the session has passed; 421 follows, or a `Reply` of the hook's own, and then a close."""
+        """A deadline of the session has passed: 421 and a close follow. A `Reply` of 421 replaces the server's own."""
 
     def closed(self, session: Session) -> HookAnswer:
         """The connection is gone. Always the last call; the answer does not matter."""

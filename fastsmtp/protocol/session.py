@@ -167,10 +167,19 @@ class Session:
         """
         assert self.pending is not None, "nothing was asked"
         hook, arguments = self.pending
-        self.pending = None
-        self.stopped = self.closing
+        self.stop_waiting()
         self._conclude(hook, answer, arguments)
         self._work()
+
+    def wait(self, hook: str, arguments: tuple[Any, ...]) -> None:
+        """A question waits for its answer. A decider that takes long says so where another thread may have to answer."""
+        self.pending = (hook, arguments)
+        self.stopped = True
+
+    def stop_waiting(self) -> None:
+        """The answer is there."""
+        self.pending = None
+        self.stopped = self.closing
 
     def overloaded_reply(self) -> Reply:
         """The answer to a question that nobody has time for: at the banner it ends the session."""
@@ -239,8 +248,7 @@ class Session:
             accept(self, None, *arguments)
             return
         if answer is PENDING:
-            self.pending = (hook, arguments)
-            self.stopped = True
+            self.wait(hook, arguments)
             return
         if answer is REJECT:
             answer = refusal
@@ -431,7 +439,7 @@ class Session:
 
     def _timed_out(self, reply: Reply | None) -> None:
         self._end_transaction()
-        self._say(reply or self.service.replies.timeout)
+        self._say(reply if reply and reply.code == 421 else self.service.replies.timeout)
         self._close()
 
     def _closed(self, reply: Reply | None) -> None:

@@ -180,8 +180,11 @@ class Dispatcher:
     def _in_this_thread(self, name: str, function: _Function) -> Decider:
         def decide(session: Session, arguments: _Arguments) -> Any:
             flight: _Flight = session.driver.running  # type: ignore[attr-defined]  # a Conversation
+            session.wait(name, arguments)  # if this takes too long, the loop answers
             flight.renew(self.seconds(name))
-            return flight.call(name, function, arguments)
+            answer = flight.call(name, function, arguments)
+            session.stop_waiting()
+            return answer
 
         return decide
 

@@ -162,8 +162,7 @@ def test_pending_and_full() -> None:
 def test_completions_come_in_batches() -> None:
     async def test(bench: Bench) -> None:
         jobs = [bench.submit(str(number)) for number in range(100)]
-        while bench.pool.pending and not jobs[0].running:  # the thread is rung for at the end of a turn
-            await asyncio.sleep(0)
+        await _until(lambda: jobs[0].running)  # a thread is rung for at the end of a turn
         end = time.monotonic() + LIMIT
         while not all(job.running for job in jobs):  # the loop is busy meanwhile, that is: here
             assert time.monotonic() < end
