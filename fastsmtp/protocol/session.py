@@ -172,7 +172,7 @@ class Session:
         self._work()
 
     def wait(self, hook: str, arguments: tuple[Any, ...]) -> None:
-        """A question waits for its answer. A decider that takes long says so where another thread may have to answer."""
+        """A question waits for its answer. A decider says so itself where another thread may have to answer for it."""
         self.pending = (hook, arguments)
         self.stopped = True
 

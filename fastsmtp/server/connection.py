@@ -22,6 +22,7 @@ from .reception import Reception
 
 _log = logging.getLogger("fastsmtp.worker")
 _LINGER_OCTETS: Final = 262144  # read and dropped behind the last reply, so that no reset swallows it
+_SMALL: Final = 16384  # octets of content that wait until all sockets are read; the rest of a message may follow
 _NEVER: Final = float("inf")
 
 
@@ -35,17 +36,18 @@ class Connection(asyncio.BufferedProtocol):
         "_closed",
         "_data_began",
         "_deaf",
+        "_depart",
         "_eof",
         "_leaving",
         "_lingered",
         "_local",
         "_lost",
-        "_put",
         "_reader",
         "_receive_view",
         "_reception",
         "_transport",
         "_unsent",
+        "_work",
         "_write",
         "context",
         "deadline",
@@ -68,7 +70,8 @@ class Connection(asyncio.BufferedProtocol):
         self._local = local  # the listener's address, where it has only one
         # per connection
         self._transport: asyncio.Transport
-        self._put = reception.outbox.put
+        self._work = reception.turn.work
+        self._depart = reception.turn.leave
         self._write: Callable[[bytes], None]
         self.opened = monotonic()
         self.context = copy_context()  # the hooks of a session share their context variables
@@ -123,18 +126,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, length: int) -> None:
         if self._deaf:
-            self._put_off(length)
-            return
-        if self._reader is None:
-            self.session.receive(bytes(self._receive_view[:length]))
-        else:
+            self._overhear(length)
+        elif self._reader is None:
+            self._work(self._receive, bytes(self._receive_view[:length]))
+        elif length < _SMALL:
+            self._deaf = True
+            self._reader = None
+            self._work(self._receive_content, length)
+        else:  # of a large message: better looked at while it is in the cache
             self.session.content_received(length)
-        self._send()
+            self._send()
 
     def eof_received(self) -> bool:
-        self._eof = True
-        if not self._deaf or self._lingered >= 0:
-            self._put(self._hang_up, False)
+        self._work(self._end_input, None)
         return True  # what is complete is answered before we close
 
     def pause_writing(self) -> None:
@@ -158,6 +162,23 @@ class Connection(asyncio.BufferedProtocol):
         self.resume()
 
     # -- going on -----------------------------------------------------------------------------------------------------
+
+    def _receive(self, octets: bytes) -> None:
+        if self._deaf:  # since it was read
+            self._put_off(octets)
+        else:
+            self.session.receive(octets)
+            self._send()
+
+    def _receive_content(self, length: int) -> None:
+        if not self._lost:
+            self.session.content_received(length)
+            self.resume()
+
+    def _end_input(self, nothing: None) -> None:
+        self._eof = True
+        if not self._deaf or self._lingered >= 0:
+            self._depart(self._hang_up, False)
 
     def resume(self) -> None:
         """The session has worked, or may work again: go on with what came meanwhile, and send what it says."""
@@ -189,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
         output = session.output
         if output:
             self.deadline = self._reception.command_deadline
-            self._put(self._write, output[0] if len(output) == 1 else b"".join(output))
+            self._depart(self._write, output[0] if len(output) == 1 else b"".join(output))
             output.clear()
         self._reader = None
         if session.stopped or self._eof:
@@ -201,7 +222,7 @@ class Connection(asyncio.BufferedProtocol):
             self._finish()
         elif self._eof:
             if not self._blocked:
-                self._put(self._hang_up, False)
+                self._depart(self._hang_up, False)
         elif not self._blocked:
             self._expect_content(session)
 
@@ -226,15 +247,20 @@ class Connection(asyncio.BufferedProtocol):
             self.deadline = self._data_began + self._reception.config.data_timeout
         self._reader = session.reader
 
-    def _put_off(self, length: int) -> None:
-        """Octets came that nobody can look at now: keep them, and stop reading. Behind our last reply: drop them."""
-        if self._lingered >= 0:
-            self._lingered += length
-            if self._lingered > _LINGER_OCTETS:
-                self._transport.abort()
+    def _overhear(self, length: int) -> None:
+        """Octets come that nobody can look at now. Behind our last reply nobody ever will."""
+        if self._lingered < 0:
+            self._put_off(bytes(self._receive_view[:length]))
             return
-        self._backlog += bytes(self._receive_view[:length])
-        self._transport.pause_reading()
+        self._lingered += length
+        if self._lingered > _LINGER_OCTETS:
+            self._transport.abort()
+
+    def _put_off(self, octets: bytes) -> None:
+        """Keep what was read, and stop reading."""
+        if not self._lost and self._lingered < 0:
+            self._backlog += octets
+            self._transport.pause_reading()
 
     def _finish(self) -> None:
         """The session is over: close, once the client has what we said."""
@@ -242,7 +268,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deaf = True
         self._reader = None
         in_step = self._eof or (self.session.said_goodbye and not self.session.in_command)
-        self._put(self._hang_up, not in_step)
+        self._depart(self._hang_up, not in_step)
 
     def _hang_up(self, linger: bool) -> None:
         """Close behind what was written; if the client may still be sending, in a way that does not reset it."""
@@ -333,7 +359,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         session.shut_down()
         self._send()
-        self._reception.outbox.flush()
+        self._reception.turn.finish()
         self._transport.close()
 
     def abort(self, bug: BaseException) -> None:

@@ -18,7 +18,7 @@ from ..protocol.service import Service
 from .access_log import AccessLog
 from .application import Application
 from .dispatch import Dispatcher, Tables
-from .outbox import Outbox
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -37,7 +37,7 @@ class Reception:
         application: makes handlers.
         dispatcher: runs hooks.
         access_log: where finished messages and sessions are noted.
-        outbox: what leaves at the end of a turn of the loop.
+        turn: what is to be done in a turn of the loop.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Reception:
         application: Application,
         dispatcher: Dispatcher,
         access_log: AccessLog,
-        outbox: Outbox,
+        turn: Turn,
     ) -> None:
         self.config: Final = config
         self.service: Final = service
         self.application: Final = application
         self.dispatcher: Final = dispatcher
         self.access_log: Final = access_log
-        self.outbox: Final = outbox
+        self.turn: Final = turn
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
         # says what it read right behind it. So an idle session has none.
         self.receive_view: Final = memoryview(bytearray(_RECEIVE_BYTES))

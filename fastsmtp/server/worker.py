@@ -37,10 +37,10 @@ from .connection import Connection
 from .dispatch import Dispatcher
 from .hook_tasks import HookTasks
 from .intake import Intake
-from .outbox import Outbox
 from .reception import Reception
 from .spool_buffer import SpoolFile
 from .threads import ThreadPool
+from .turn import Turn
 
 EXIT_DRAINED: Final = 0
 EXIT_CUT: Final = 1  # sessions had to be cut
@@ -154,17 +154,17 @@ class Worker:
             store = await stack.enter_async_context(open_store(config.store, self._slot)) if config.store else None
             tasks = HookTasks(loop)
             stack.callback(tasks.close)
-            outbox = Outbox(loop)
+            turn = Turn(loop)
             dispatcher = Dispatcher(
                 tasks,
-                ThreadPool(loop, config.threads, config.max_pending_hooks, outbox.put),
+                ThreadPool(loop, config.threads, config.max_pending_hooks, turn.leave),
                 Intake(store) if store else None,
                 config.hook_timeout,
                 config.data_hook_timeout,
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log, outbox)
+            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log, turn)
             reception.start_sweeping(loop)
             stack.callback(reception.stop_sweeping)
             yield reception

@@ -142,6 +142,13 @@ def test_a_file_that_fails_at_the_very_end() -> None:
     assert found.verdict is replies.INSUFFICIENT_STORAGE
 
 
+def test_a_message_of_exactly_the_limit_is_written_whole() -> None:
+    limits = Limits(max_message_bytes=100_000, max_header_bytes=1000)
+    text = _lines(100_000 - 2)
+    found = read(text + END, limits, [8000], _space(limits, Files()))
+    assert (found.verdict, found.content) == (None, text + b"\r\n")
+
+
 def test_a_message_over_the_limit_is_not_written_on() -> None:
     files = Files()
     limits = Limits(max_message_bytes=100_000, max_header_bytes=1000)
@@ -220,6 +227,15 @@ def test_the_room_is_at_least_8_kb() -> None:
         content.filled += 1000
         content.commit(content.filled)
     assert content.octets() == b"z" * 300_000
+
+
+def test_memory_that_became_too_small_is_given_back() -> None:
+    pool = BufferPool()
+    first = pool.acquire(SIZES[0])
+    pool.release(first)
+    content = Content(ContentSpace(Limits(), pool))
+    content.reserve(20_000)
+    assert pool.acquire(SIZES[0]) is first
 
 
 def test_octets_are_read_only_and_outlive_their_content() -> None:

@@ -83,7 +83,7 @@ def test_lines(octets: bytes, items: list[Item], lengths: list[int]) -> None:
     assert read(octets, lengths) == items
 
 
-@pytest.mark.parametrize("lengths", [[1000], [1], [2], [3], [13]])
+@pytest.mark.parametrize("lengths", [[1000], [1], [2], [3], [13], [3, 1000]])
 @pytest.mark.parametrize(
     ("octets", "items"),
     [
@@ -93,6 +93,7 @@ def test_lines(octets: bytes, items: list[Item], lengths: list[int]) -> None:
         (b"x" * 11 + b"\r\nok\n", [LINE_TOO_LONG, b"ok"]),
         (b"x" * 31 + b"\n", [LINE_FAR_TOO_LONG]),
         (b"a\n\x16", [b"a", NOT_SMTP]),
+        (b"a\r\nb\nc\r\n", [b"a", b"b", b"c"]),
     ],
 )
 def test_lenient_lines(octets: bytes, items: list[Item], lengths: list[int]) -> None:
