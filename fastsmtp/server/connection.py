@@ -115,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         if full:
             self.session = Session(reception.service, {}, self, session_id, peer, local)
             self.session.turn_away(reception.service.replies.too_busy)
+            self._eof = True  # whatever it says: lingering would take the descriptors that we do not have
         else:
             self.session = Session(reception.service, self.tables.on_loop, self, session_id, peer, local)
             self.session.greet()
@@ -185,6 +186,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             if self.running is None:
                 self._leave()
+            else:
+                self.running.begin()
             return
         if self._lingered >= 0:
             return

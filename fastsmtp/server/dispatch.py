@@ -167,8 +167,10 @@ class Dispatcher:
 
         def decide(session: Session, arguments: _Arguments) -> Any:
             conversation: Any = session.driver
-            if self.pool.is_full:  # what the session has to say anyway does not wait for a hook
-                return FAILED if name in ("error", "timeout", "closed") else session.overloaded_reply()
+            # A complete message gets its verdict, and the handler its last call, however busy we are: there is one at
+            # most for each session. What the session has to say anyway does not wait for a hook.
+            if self.pool.is_full and name not in ("data", "closed"):
+                return FAILED if name in ("error", "timeout") else session.overloaded_reply()
             conversation.running = _Flight(self, conversation, name, function, arguments)
             session.deciders = conversation.tables.in_thread
             return PENDING

@@ -60,6 +60,8 @@ class HookTasks:
         if not runner.resting:
             self._runner = _Runner(loop)
             return runner.adopt(context, result)
+        if task.cancelling():  # the hook has cancelled its own task, and returned
+            self._runner = _Runner(loop)
         if type(result) is _Raised:
             raise result.error
         return result

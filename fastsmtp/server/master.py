@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import time
@@ -53,6 +54,7 @@ def run(config: Config, target: object | None = None) -> int:
         The exit code: 0, 1 if sessions were cut, 3 if the application cannot be loaded, 4 if an address cannot be had.
     """
     logs.set_up(config.log_format, config.log_level)
+    _raise_descriptor_limit()
     if target is None:
         config = replace(config, store=config.effective_store)
     try:
@@ -71,6 +73,12 @@ def run(config: Config, target: object | None = None) -> int:
         _log.critical("%s", error)
         return EXIT_CANNOT_BIND
     return Master(config, slots, reason, listeners, target).run()
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection takes a descriptor, and the usual soft limit is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(config: Config, slots: int) -> list[Listener]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import resource
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SWEEP_INTERVAL: Final = 1.0  # seconds
 _RECEIVE_BYTES: Final = 65536
+_OWN_DESCRIPTORS: Final = 256  # the store writes 64 files at a time; the application has its databases
 _log = logging.getLogger("fastsmtp.worker")
 
 
@@ -63,6 +65,7 @@ class Reception:
         self.command_deadline = self.now + config.command_timeout  # of a command that is awaited from now on
         self.stopping = False  # the server goes away: say so at the next command boundary
         self.retiring = False  # a successor is at work: say so to who is idle
+        self._max_connections = min(config.max_connections, _spare_descriptors())
         self._tables: dict[type, Tables] = {}
         # Unique over workers, restarts and machines: 40 random bits, then a number.
         self._id_prefix = f"{secrets.token_hex(5)}-"
@@ -85,7 +88,7 @@ class Reception:
     @property
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
-        return len(self.connections) >= self.config.max_connections
+        return len(self.connections) >= self._max_connections
 
     def leave(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -148,3 +151,9 @@ class Reception:
         for connection in connections:
             connection.cut()
         return len(connections)
+
+
+def _spare_descriptors() -> int:
+    """How many files we may have open, less what a worker and its application need for themselves."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(limit // 2, limit - _OWN_DESCRIPTORS)

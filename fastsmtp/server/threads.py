@@ -74,7 +74,7 @@ class ThreadPool:
         return self._pending >= self._max_pending
 
     def submit(self, job: Job) -> None:
-        """Queue a job. The caller has seen that the pool is not full."""
+        """Queue a job. The caller has seen that the pool is not full, or takes it upon itself."""
         self._pending += 1
         self._jobs.append(job)
         if not self._ringing:

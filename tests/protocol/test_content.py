@@ -144,7 +144,7 @@ def test_a_file_that_fails_at_the_very_end() -> None:
 
 def test_a_message_of_exactly_the_limit_is_written_whole() -> None:
     limits = Limits(max_message_bytes=100_000, max_header_bytes=1000)
-    text = _lines(100_000 - 2)
+    text = _lines(100_000)
     found = read(text + END, limits, [8000], _space(limits, Files()))
     assert (found.verdict, found.content) == (None, text + b"\r\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -57,48 +57,42 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     servers.stop()
 
 
-_each_transcript = pytest.mark.parametrize(
-    ("transcript", "handler"),
-    [
-        pytest.param(transcript, handler, id=f"{transcript.name}-{handler}")
-        for transcript in TRANSCRIPTS
-        for handler in HANDLERS
-    ],
-)
-
-
-@_each_transcript
-def test_in_turns(servers: Servers, transcript: Transcript, handler: str) -> None:
+def in_turns(transcript: Transcript, client: Client) -> bytes:
     """The client waits for the replies to all it has said; at the end it half-closes, if the server has not closed."""
-    server = servers.get(handler, _settings(transcript))
-    parts = []
-    with Client(server.port) as client:
-        for turn in transcript.turns:
-            client.send(turn.says)
-            parts.append(client.read_lines(len(turn.answers)))
-        if not transcript.closes:
-            client.end()
-        surplus = client.read_to_the_end()
-    _check(transcript, parts, surplus, server)
-
-
-def _check(transcript: Transcript, parts: list[bytes], surplus: bytes, server: ServerProcess) -> None:
-    messages = server.new_messages()
-    assert b"".join(parts) == transcript.expected(len(transcript.turns), messages)
-    assert surplus == b""
-    transcript.check_messages(messages)
-    for number, part in enumerate(parts):
-        assert part.count(b"\r\n") == len(transcript.turns[number].answers)
-
-
-@_each_transcript
-def test_all_in_one_flight(servers: Servers, transcript: Transcript, handler: str) -> None:
-    """The client waits for nothing and half-closes: what came completely is answered, then the server closes."""
-    server = servers.get(handler, _settings(transcript))
-    with Client(server.port) as client:
-        client.send(transcript.everything)
+    output = b""
+    for turn in transcript.turns:
+        client.send(turn.says)
+        reply = client.read_lines(len(turn.answers))
+        assert reply.count(b"\r\n") == len(turn.answers)
+        output += reply
+    if not transcript.closes:
         client.end()
-        output = client.read_to_the_end()
+    return output + client.read_to_the_end()
+
+
+def in_one_flight(transcript: Transcript, client: Client) -> bytes:
+    """The client waits for nothing and half-closes: what came completely is answered, then the server closes."""
+    client.send(transcript.everything)
+    client.end()
+    return client.read_to_the_end()
+
+
+# In this order, so that each server is started once.
+CASES: Final = [
+    pytest.param(transcript, handler, play, id=f"{transcript.name}-{handler}-{play.__name__}")
+    for transcript in TRANSCRIPTS
+    for handler in HANDLERS
+    for play in (in_turns, in_one_flight)
+]
+
+
+@pytest.mark.parametrize(("transcript", "handler", "play"), CASES)
+def test_over_sockets(
+    servers: Servers, transcript: Transcript, handler: str, play: Callable[[Transcript, Client], bytes]
+) -> None:
+    server = servers.get(handler, _settings(transcript))
+    with Client(server.port) as client:
+        output = play(transcript, client)
     messages = server.new_messages()
     assert output == transcript.expected(len(transcript.turns), messages)
     transcript.check_messages(messages)

@@ -160,15 +160,17 @@ def test_a_hostile_sender_cannot_forge_a_field(tmp_path: Path, format: str) -> N
                 assert _meant(_bare(fields[name])) == _meant(address)
 
 
-@pytest.mark.parametrize("name", ["a b", 'a"b', "a=b", "a\\b", "ä.example", "a,b", "{}", "a;b"])
-def test_a_hostile_client_name_is_refused_or_escaped(tmp_path: Path, format: str, name: str) -> None:
+def test_a_hostile_client_name_is_refused_or_escaped(tmp_path: Path, format: str) -> None:
+    names = ["a b", 'a"b', "a=b", "a\\b", "ä.example", "a,b", "{}", "a;b"]
+    taken = []
     with _serve(tmp_path, format) as server:
-        with server.connect() as client:
-            client.expect("220")
-            reply = client.ask(f"EHLO {name}", "")
-            client.ask("QUIT", "221")
-        (fields,) = _parsed(format, server.wait_for_access(1))
-        assert fields["helo"] == ("" if reply.startswith("501") else name)
+        for count, name in enumerate(names, 1):
+            with server.connect() as client:
+                client.expect("220")
+                taken.append("" if client.ask(f"EHLO {name}", "").startswith("501") else name)
+                client.ask("QUIT", "221")
+            server.wait_for_access(count)  # one behind the other, so that the lines are in this order
+        assert [fields["helo"] for fields in _parsed(format, server.access_log)] == taken
 
 
 def test_the_log_of_the_server_is_json_too(tmp_path: Path) -> None:
