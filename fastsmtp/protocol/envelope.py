@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 # RFC 5321 4.1.2 Dot-string, with dots anywhere; anything else needs quotes to be written down.
-_UNQUOTED = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]+")
+_UNQUOTED = re.compile(r"[\w!#$%&'*+/=?^`{|}~.\x80-\U0010ffff-]+")
 
 
 class Endpoint(NamedTuple):

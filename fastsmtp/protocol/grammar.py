@@ -34,7 +34,7 @@ SIMPLE_PATH: Final = re.compile(rb" ?<([\w!#$%&'*+/=?^`{|}~.-]+)@((?:[\w-]{1,63}
 _BRACKETS = re.compile(rb'[ \t]*<((?:"(?:[^"\\]|\\.)*+"|[^"<>])*+)>(?:[ \t]+(.*))?', re.S)
 _ROUTE = re.compile(rb"@%b(?:,@%b)*+:" % (_HOST, _HOST))
 _MAILBOX = re.compile(rb"(?:(%b)|(%b))@(%b)" % (_ATOM, _QUOTED, _HOST))
-_CLIENT_NAME = re.compile(_HOST)
+_CLIENT_NAME = re.compile(rb"(?:[\w.-]+|%b)" % _LITERAL)
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^=\x00-\x20\x7f]+))?")  # RFC 5321 4.1.2 esmtp-param
 _IPV4 = re.compile(r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}", re.A)
 _ESCAPED = re.compile(r"\\(.)", re.S)
@@ -90,14 +90,13 @@ def _decode(octets: bytes) -> str:
 
 
 def _domain(octets: bytes, bad: Reply) -> str:
-    domain = _decode(octets)
-    if domain.startswith("["):
-        if not is_literal(domain):
+    if octets.startswith(b"["):
+        if not is_literal(literal := _decode(octets)):
             raise SMTPError(bad)
-        return domain
+        return literal
     if len(octets) > MAX_DOMAIN or any(len(label) > MAX_LABEL for label in octets.split(b".")):
         raise SMTPError(bad)
-    return domain.lower()
+    return _decode(octets.lower())  # of ASCII only: there are letters whose lower case is another domain
 
 
 def is_literal(text: str) -> bool:

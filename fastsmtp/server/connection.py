@@ -42,6 +42,7 @@ class Connection(asyncio.BufferedProtocol):
         "_lingered",
         "_local",
         "_lost",
+        "_noted",
         "_reader",
         "_receive_view",
         "_reception",
@@ -85,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lingered = -1  # octets dropped behind our last reply; -1: we are still talking
         # what happened meanwhile
         self._backlog = b""  # read while deaf
+        self._noted = False  # the access log knows this session
         self._eof = False  # the client will send no more
         self._lost = False
         self._closed = False  # the closed hook was called
@@ -240,6 +242,7 @@ class Connection(asyncio.BufferedProtocol):
     def _log_messages(self) -> None:
         session = self.session
         for finished in session.finished:
+            self._noted = True
             self._reception.access_log.message(session, finished, monotonic())
         session.finished.clear()
 
@@ -293,7 +296,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._closed and not self.late:
             self._closed = True
             self._log_messages()
-            if session.messages == 0:
+            if not self._noted:
                 reception.access_log.session(session, self.opened, monotonic(), self._end())
             session.disconnected()
             if self.running is not None:
@@ -329,7 +332,10 @@ class Connection(asyncio.BufferedProtocol):
             if overdue:
                 self._transport.abort()
         elif self._reader is None or (overdue and not self._data_is_on_time(self._reader, now)):
-            self.session.time_out()
+            if self._reader is None and self._reception.retiring:
+                self.session.shut_down()
+            else:
+                self.session.time_out()
             self._send()
 
     def _look_for_progress(self, now: float) -> None:
@@ -354,16 +360,21 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = self._reception.command_deadline
         self._send()
 
-    def cut(self) -> None:
-        """No more time: close, with a word at a command boundary, without one in the middle of data."""
+    def cut(self) -> bool:
+        """No more time: close, with a word at a command boundary, without one in the middle of data.
+
+        Returns:
+            Whether that cut a session short; one that had its last reply already is no loss.
+        """
         session = self.session
         if self._deaf or session.reader is not None:
             self._transport.abort()
-            return
+            return self._lingered < 0
         session.shut_down()
         self._send()
         self._reception.turn.finish()
         self._transport.close()
+        return True
 
     def abort(self, bug: BaseException) -> None:
         """The session met a bug: log it whole, and close without a word."""

@@ -27,7 +27,7 @@ from ..protocol.envelope import Message
 from ..protocol.events import FAILED, PENDING, STORE, Decider, Verdict, Waiting
 from ..protocol.replies import Reply, SMTPError
 from ..protocol.session import Session
-from .hook_tasks import FAILURES, HookTask, HookTasks
+from .hook_tasks import FAILURES, HookTask, HookTasks, Raised
 from .intake import Intake
 from .threads import ThreadPool
 
@@ -247,14 +247,17 @@ class _Suspended:
 
     def _done(self, task: asyncio.Task[object]) -> None:
         conversation = self._conversation
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        answer = Raised(asyncio.CancelledError()) if task.cancelled() else task.result()
         if self._given_up:
             _return_late(conversation)
             return
         session = conversation.session
         conversation.running = None
-        answer = failure(session, self._hook, error) if error else task.result()
-        session.answer(answer if answer is None or error else checked(session, self._hook, answer))
+        if type(answer) is Raised:
+            answer = failure(session, self._hook, answer.error)
+        elif answer is not None:
+            answer = checked(session, self._hook, answer)
+        session.answer(answer)
         conversation.resume()
 
 

@@ -27,8 +27,8 @@ Job = tuple[Callable[..., Coroutine[Any, Any, object]], tuple[Any, ...]]
 FAILURES: Final = (Exception, asyncio.CancelledError, SystemExit)
 
 
-class _Raised:
-    """What a runner yields instead of an answer."""
+class Raised:
+    """The result of a hook that raised. A task that ended in SystemExit itself would end the loop."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -45,7 +45,7 @@ class HookTasks:
         """Run a hook until it returns, or waits for the first time.
 
         Returns:
-            What it returned; or the task, a `HookTask`, that drives it on.
+            What it returned; or a `HookTask`, whose task drives it on and ends in what it returned, or in `Raised`.
 
         Raises:
             FAILURES: whatever the hook raised.
@@ -62,7 +62,7 @@ class HookTasks:
             return runner.adopt(context, result)
         if task.cancelling():  # the hook has cancelled its own task, and returned
             self._runner = _Runner(loop)
-        if type(result) is _Raised:
+        if type(result) is Raised:
             raise result.error
         return result
 
@@ -106,7 +106,7 @@ class _Runner:
             try:
                 result = yield from function(*arguments)
             except FAILURES as error:
-                result = _Raised(error)
+                result = Raised(error)
 
     def adopt(self, context: Context, yielded: object) -> HookTask:
         """The hook has suspended: from here on the task drives it."""
@@ -126,7 +126,7 @@ class _Runner:
         assert self._adopted is not None
         context, yielded = self._adopted
         result = await self._rest(context, yielded, step)
-        if type(result) is _Raised:
+        if type(result) is Raised and isinstance(result.error, asyncio.CancelledError):
             raise result.error
         return result
 

@@ -27,6 +27,9 @@ class Listener:
         slots: how many sockets.
         backlog: connections that may wait in each socket's queue.
 
+    Attributes:
+        address: where this listens, with the port that port 0 became.
+
     Raises:
         BindError: the address cannot be had.
     """
@@ -42,6 +45,7 @@ class Listener:
                 self._bind_tcp(listen, slots)
             for each in self._sockets:
                 each.listen(backlog)
+            self.address = self._bound_address()
         except OSError as error:
             self.close()
             raise BindError(f"cannot listen on {listen}: {_explain(error)}") from error
@@ -60,9 +64,7 @@ class Listener:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             each.bind(address)
 
-    @property
-    def address(self) -> str:
-        """Where this listens, with the port that port 0 became."""
+    def _bound_address(self) -> str:
         if self.listen.path is not None:
             return str(self.listen)
         host, port = self._sockets[0].getsockname()[:2]
@@ -74,9 +76,10 @@ class Listener:
 
     def close(self) -> None:
         """Close all sockets here; workers have their own copies."""
-        for each in self._sockets:
+        sockets, self._sockets = self._sockets, []
+        for each in sockets:
             each.close()
-        if self._sockets and self.listen.path is not None:
+        if sockets and self.listen.path is not None:
             Path(self.listen.path).unlink(missing_ok=True)
 
 

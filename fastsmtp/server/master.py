@@ -66,6 +66,9 @@ def run(config: Config, target: object | None = None) -> int:
     except (ApplicationError, ValueError) as error:
         _log.critical("%s", error)
         return EXIT_CANNOT_LOAD
+    except BaseException:  # of the application's module
+        _log.critical("application %s cannot be loaded", config.app, exc_info=True)
+        return EXIT_CANNOT_LOAD
     slots, reason = (config.workers, "as configured") if config.workers else default_workers()
     try:
         listeners = _listen(config, slots)
@@ -208,10 +211,13 @@ class Master:
 
     def _spawn(self, slot: int, replaces: Child | None = None) -> None:
         report, pipe = os.pipe()
+        # A signal that reaches the child before it has handlers of its own would ring the master's bell.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         pid = os.fork()
         if pid == 0:
             os.close(report)
             self._be_worker(slot, pipe)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
         os.close(pipe)
         self._children[pid] = Child(pid, slot, report, time.monotonic(), replaces=replaces)
 
@@ -223,6 +229,7 @@ class Master:
             for number in (*self._signals, *_UNUSED):
                 # The terminal sends INT and HUP to the whole group; a worker listens to its master.
                 signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
             for child in self._children.values():
                 if child.report >= 0:
                     os.close(child.report)
@@ -275,7 +282,11 @@ class Master:
     def _has_ended(self, child: Child, code: int) -> None:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if self._exit_code is not None:
-            self._exit_code = self._exit_code or (EXIT_CUT if code else EXIT_OK)
+            if code and child.phase is not Phase.STARTING:
+                self._exit_code = self._exit_code or EXIT_CUT
+        elif successor := next((each for each in self._children.values() if each.replaces is child), None):
+            _log.error("worker %d (pid %d) died (%s); its successor is starting already", child.slot, child.pid, how)
+            successor.replaces = None
         elif child.phase is Phase.LEAVING:
             _log.info("worker %d (pid %d) has left", child.slot, child.pid)
         elif child.phase is Phase.STARTING and child.replaces is not None and child.replaces.pid in self._children:

@@ -146,11 +146,8 @@ class Reception:
         return self.cut()
 
     def cut(self) -> int:
-        """Close every session now; returns how many there were."""
-        connections = list(self.connections)
-        for connection in connections:
-            connection.cut()
-        return len(connections)
+        """Close every session now; returns how many were cut short."""
+        return sum(connection.cut() for connection in list(self.connections))
 
 
 def _spare_descriptors() -> int:

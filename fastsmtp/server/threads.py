@@ -15,6 +15,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 _PATIENCE: Final = 0.001  # seconds that a job waits for a thread that is awake
@@ -61,6 +62,7 @@ class ThreadPool:
         self._jobs: deque[Job] = deque()
         self._done: deque[Job] = deque()
         self._idle: deque[threading.Lock] = deque()
+        self._dismissed: deque[None] = deque()  # one for each thread that is to end
         self._signalled = False
 
     @property
@@ -95,8 +97,13 @@ class ThreadPool:
         self._stuck = min(self._stuck + 1, self._threads)
 
     def recover(self) -> None:
-        """A job that was given up has returned."""
+        """A job that was given up has returned: if another thread took its place, one is too many now."""
         self._stuck = max(self._stuck - 1, 0)
+        if self._started > self._threads + self._stuck:
+            self._started -= 1
+            self._dismissed.append(None)
+            if self._idle:
+                self._idle.pop().release()
 
     def _check(self) -> None:
         """Wake a thread for each job that nobody has taken."""
@@ -124,6 +131,10 @@ class ThreadPool:
         bell = threading.Lock()
         bell.acquire()
         while True:
+            if self._dismissed:
+                with suppress(IndexError):
+                    self._dismissed.pop()
+                    return
             try:
                 job = jobs.popleft()
             except IndexError:

@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import logging
 import os
+import select
 import signal
 import socket
 import tempfile
@@ -47,6 +48,7 @@ EXIT_CUT: Final = 1  # sessions had to be cut
 EXIT_CANNOT_LOAD: Final = 3  # the application, its lifespan or the store did not come up
 READY: Final = b"ready\n"  # what goes through the pipe
 
+_ACCEPT_TIME: Final = 1.0  # seconds for what waits in the accept queues when we leave
 _PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger("fastsmtp.worker")
 
@@ -192,8 +194,12 @@ class Worker:
         self._told_to_stop.set()
 
     async def _accept_what_waits(self) -> None:
-        """Each turn of the loop accepts whatever the listeners' queues hold."""
-        for _ in range(3):
+        """Serve the listeners' queues: what is there, not what never ceases to come."""
+        poll = select.poll()
+        for each in self._sockets:
+            poll.register(each, select.POLLIN)
+        until = time.monotonic() + _ACCEPT_TIME
+        while poll.poll(0) and time.monotonic() < until:  # noqa: ASYNC110  # each turn of the loop accepts some
             await asyncio.sleep(0)
 
     async def _drain(self, reception: Reception) -> int:

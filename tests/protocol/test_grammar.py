@@ -127,7 +127,7 @@ def test_what_is_no_mailbox(path: bytes, reply: Reply) -> None:
     ("path", "expected"),
     [
         ("\u00fc@\u00fc.example", ("\u00fc", "\u00fc.example")),
-        ("\u00dc@\u00dc.Example", ("\u00dc", "\u00fc.example")),
+        ("\u00dc@\u00dc.Example", ("\u00dc", "\u00dc.example")),
         ('"\u20ac \u200d"@b', ("\u20ac \u200d", "b")),
         ("\U0001f4e7@b", ("\U0001f4e7", "b")),
         ("a\u200b@b", ADDRESS_NOT_ALLOWED),
