@@ -22,6 +22,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither settings nor sys.path of whoever runs the tests matter or change."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("FASTSMTP_REQUIRE_ALL", raising=False)  # the test suite's own
 
 
 def _run(*arguments: str, **environ: str) -> Result:
