@@ -88,7 +88,7 @@ class Content:
         filled: where the received octets end.
     """
 
-    # Hot path: what a good message never changes stays on the class; 12 attributes less to set, 0.5 us.
+    # Hot path: what a good message never changes stays on the class; 12 attributes less to set, 0.2 us.
     clean = 0
     size = -_BASE  # the implied CR LF is committed with the first line and does not count
     _file: SpillFile | None = None

@@ -25,7 +25,7 @@ _DOMAIN = rb"[\w\x80-\xff-]++(?:\.[\w\x80-\xff-]++)*+"
 _LITERAL = rb"\[[^][\\<>@\s]*\]"
 _HOST = rb"(?:%b|%b)" % (_DOMAIN, _LITERAL)
 
-# Hot path: one match takes an ordinary path apart and proves it well formed: 0.4 us, the general patterns 1.5 us.
+# Hot path: one match takes an ordinary path apart and proves it well formed: 0.7 us, the general patterns 4.6 us.
 # It looks at no more than SIMPLE_OCTETS, so that no length needs to be checked.
 SIMPLE_OCTETS: Final = 250
 SIMPLE_PATH: Final = re.compile(rb" ?<([\w!#$%&'*+/=?^`{|}~.-]+)@((?:[\w-]{1,63}\.)*+[\w-]{1,63})>(?: (.*))?")

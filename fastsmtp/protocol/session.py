@@ -46,7 +46,7 @@ Finished = tuple[str, Envelope, int, Reply | None, float, int]
 """A message that got its verdict, for the log: its id, its envelope, octets of content, the reply (None: accepted with
 the default text), when MAIL was accepted by the service's clock, and how many recipients were refused.
 
-A plain tuple: naming its parts costs 1 us a message.
+A plain tuple: naming its parts costs 0.4 us a message.
 """
 
 
@@ -217,7 +217,7 @@ class Session:
                 verb, _, argument = line.partition(b" ")
                 run = self._state.get(verb)
                 try:
-                    # Hot path: isprintable proves a line free of controls in 0.1 us, a regular expression in 0.3.
+                    # Hot path: isprintable proves a line free of controls in 0.26 us, a regular expression in 0.35.
                     if run is None or not line.decode("latin-1").isprintable():
                         run, argument = look_closer(self._state, line)
                     run(self, argument)
