@@ -269,11 +269,6 @@ class Content:
                 return reply
         return None
 
-    @property
-    def failure(self) -> OSError | None:
-        """Why the content could not be kept, if it could not."""
-        return self._broken
-
     def octets(self) -> memoryview:
         """The content, read-only."""
         if self._file:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import tempfile
+
+_log = logging.getLogger("fastsmtp.worker")
 
 
 class SpoolFile:
@@ -18,12 +21,17 @@ class SpoolFile:
     """
 
     def __init__(self, directory: str) -> None:
+        self._directory = directory
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0, prefix="fastsmtp-")  # noqa: SIM115  # closed by close
 
     def write(self, octets: memoryview) -> None:
         """Append; raises OSError when there is no space."""
-        while octets:
-            octets = octets[os.write(self._file.fileno(), octets) :]
+        try:
+            while octets:
+                octets = octets[os.write(self._file.fileno(), octets) :]
+        except OSError as error:
+            _log.error("a large message cannot be kept in %s, the client gets 452: %s", self._directory, error)
+            raise
 
     def view(self) -> memoryview:
         """Everything written, as a read-only mapping: only what is looked at takes memory, and that is reclaimable."""
