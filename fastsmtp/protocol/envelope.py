@@ -6,6 +6,7 @@ import email
 import email.policy
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,20 @@ class Endpoint(NamedTuple):
         if self.host == "unix":
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class DeliverBy(NamedTuple):
+    """BY= of MAIL (RFC 2852 4).
+
+    Attributes:
+        seconds: from now; with mode N it may be negative.
+        mode: ``"R"``: return the message if it is late; ``"N"``: tell the sender, and go on.
+        trace: whether to tell about each hop.
+    """
+
+    seconds: int
+    mode: str
+    trace: bool
 
 
 @dataclass(slots=True)
@@ -57,13 +72,29 @@ class Sender(Mailbox):
 
     Attributes:
         size: octets announced with SIZE= (RFC 1870), None if not announced.
-        body: ``"7BIT"``, ``"8BITMIME"`` (RFC 6152), None if not said.
+        body: ``"7BIT"``, ``"8BITMIME"`` (RFC 6152) or ``"BINARYMIME"`` (RFC 3030), None if not said.
         smtputf8: the transaction may carry UTF-8 in addresses and headers (RFC 6531).
+        ret: what a bounce is to return, ``"FULL"`` or ``"HDRS"`` (RFC 3461 4.3).
+        envid: the sender's own identifier of this envelope (RFC 3461 4.4).
+        auth: who submitted the message (AUTH=, RFC 4954 5), ``""`` for ``<>``; trusted from clients that logged in only.
+        require_tls: the message must never travel in clear text (RFC 8689).
+        deliver_by: until when it should be delivered (RFC 2852).
+        hold_for: seconds for which to hold it back (RFC 4865).
+        hold_until: until when to hold it back, in UTC (RFC 4865).
+        priority: -9 to 9, 0 is normal (MT-PRIORITY, RFC 6710).
     """
 
     size: int | None = None
     body: str | None = None
     smtputf8: bool = False
+    ret: str | None = None
+    envid: str | None = None
+    auth: str | None = None
+    require_tls: bool = False
+    deliver_by: DeliverBy | None = None
+    hold_for: int | None = None
+    hold_until: datetime | None = None
+    priority: int | None = None
 
     @property
     def is_null(self) -> bool:
@@ -73,7 +104,15 @@ class Sender(Mailbox):
 
 @dataclass(slots=True)
 class Recipient(Mailbox):
-    """One forward-path of RCPT."""
+    """One forward-path of RCPT and what its parameters said.
+
+    Attributes:
+        notify: when to tell the sender, ``("NEVER",)`` or any of SUCCESS, FAILURE, DELAY (RFC 3461 4.1); None if not said.
+        orcpt: the address that this one was made from, as ``(type, address)`` (RFC 3461 4.2).
+    """
+
+    notify: tuple[str, ...] | None = None
+    orcpt: tuple[str, str] | None = None
 
 
 @dataclass(slots=True)
