@@ -35,7 +35,29 @@ Values:
 * Times are seconds, also written `500ms`, `30s`, `5m`, `1h`.
 * A yes or no is `true`, `yes`, `on`, `1` or `false`, `no`, `off`, `0`. On the command line it is `--preload` or
   `--no-preload`.
-* `--listen` may be given several times. In the environment addresses are separated by commas; TOML takes a list.
+* A list (kind "list") may be given several times on the command line, or once with commas. In the environment its
+  values are separated by commas; TOML takes an array or a text with commas. `none` is the empty list.
+
+## Listeners
+
+Behind the address of a listener, separated by white space, may stand settings that hold for this listener only: those
+of kind "own" below. A bare word is a yes. What a listener does not say, the server's settings say.
+
+    fastsmtp serve \\
+        --tls-certfile mx.pem \\
+        --listen 0.0.0.0:25 \\
+        --listen "0.0.0.0:465 implicit_tls require_auth" \\
+        --listen "127.0.0.1:24 lmtp" \\
+        --listen "0.0.0.0:2525 proxy_protocol proxy_networks=10.0.0.0/8" \\
+        --listen "unix:/run/mail.sock lmtp"
+
+Names have dashes or underscores. `NAME=no` switches off what is on for the server. A list is given with commas or
+several times, and stands in place of the server's: `xclient_networks=10.0.0.0/8,::1`, or
+`xclient_networks=10.0.0.0/8 xclient_networks=::1`. White space within a path or value is not possible here.
+
+Several listeners in one text, as in `FASTSMTP_LISTEN=127.0.0.1:25,127.0.0.1:24 lmtp`, are separated by commas. A comma
+begins a new listener where an address follows (`HOST:PORT`, `[` or `unix:`); any other comma belongs to a value.
+`check-config` shows what was understood, a listener a line.
 """
 
 
@@ -47,25 +69,26 @@ def page() -> str:
 
 def _section(name: str) -> str:
     rows = [_row(about) for about in SETTINGS.values() if about.section == name]
-    head = ["| name, flag, variable | default | least | meaning |", "|---|---|---|---|"]
+    head = ["| name, flag, variable | default | least | kind | meaning |", "|---|---|---|---|---|"]
     return "\n".join([f"## {name}", "", *head, *rows, ""])
 
 
 def _row(about: Setting) -> str:
     names = f"`{about.name}`<br>`{_flag(about)}`<br>`{about.environment}`"
-    cells = [names, _default(about), f"{about.minimum:g}" if about.minimum >= 1 else "", about.help]
+    marks = ", ".join(["own"] * about.per_listener + ["list"] * about.is_list)
+    cells = [names, _default(about), f"{about.minimum:g}" if about.minimum >= 1 else "", marks, about.help]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _flag(about: Setting) -> str:
-    if isinstance(about.default, bool):
+    if about.is_boolean:
         return f"{about.flag}, --no-{about.flag[2:]}"
-    return about.flag if about.name == "app" else f"{about.flag} {'|'.join(about.choices) or about.metavar}"
+    return about.flag if about.name == "app" else f"{about.flag} {about.placeholder}"
 
 
 def _default(about: Setting) -> str:
     value = getattr(Config(), about.name)
-    if value is None:
+    if value in (None, ()):
         return about.unset
     if isinstance(value, bool):
         return "`true`" if value else "`false`"

@@ -64,19 +64,19 @@ def _parameter(name: str, about: Setting) -> click.Parameter:
     """Makes an option that takes any text, or nothing: `load` knows what is allowed, and what was not given."""
     if name == "app":
         return _Application(["app"], required=False)
-    if isinstance(about.default, bool):
+    if about.is_boolean:
         return click.Option([f"{about.flag}/--no-{about.flag[2:]}"], default=None, help=_help(about))
-    metavar = "|".join(about.choices) or about.metavar
-    return click.Option([about.flag], metavar=metavar, multiple=name == "listen", help=_help(about))
+    return click.Option([about.flag], metavar=about.placeholder, multiple=about.is_list, help=_help(about))
 
 
 def _help(about: Setting) -> str:
     bound = f"; at least {about.minimum:g}" if about.minimum >= 1 else ""
-    return f"{about.help} [{about.environment}; default {_shown(about, about.default)}{bound}]"
+    several = "; may be given several times" if about.is_list else ""
+    return f"{about.help} [{about.environment}; default {_shown(about, about.default)}{bound}{several}]"
 
 
 def _shown(about: Setting, value: object) -> str:
-    if value is None:
+    if value in (None, ()):
         return about.unset
     if isinstance(value, tuple):
         return ", ".join(value)
@@ -85,7 +85,21 @@ def _shown(about: Setting, value: object) -> str:
     return f"{value:.15g} {about.unit}" if isinstance(value, float) else f"{value} {about.unit}".rstrip()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Commands(click.Group):
+    """The commands; `user` is imported only where it is asked for: serving shall not load the password hashing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "user"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "user":
+            return super().get_command(ctx, cmd_name)
+        from fastsmtp.user_commands import user
+
+        return user
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="fastsmtp", prog_name="fastsmtp", message="%(prog)s %(version)s")
 def main() -> None:
     """An SMTP server whose handlers are Python."""
@@ -127,9 +141,16 @@ def _resolve(settings: Mapping[str, object], file: Path | None) -> Resolved:
 
 
 def _report(resolved: Resolved) -> list[str]:
-    values = {name: _shown(about, _effective(resolved.config, name)) for name, about in SETTINGS.items()}
-    names, width = max(map(len, values)), max(map(len, values.values()))
-    return [f"{name:{names}}  {value:{width}}  {resolved.sources[name]}" for name, value in values.items()]
+    rows = [row for name in SETTINGS for row in _rows(name, resolved)]
+    names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"{name:{names}}  {value:{values}}  {source}".rstrip() for name, value, source in rows]
+
+
+def _rows(name: str, resolved: Resolved) -> list[tuple[str, str, str]]:
+    if name != "listen":
+        return [(name, _shown(SETTINGS[name], _effective(resolved.config, name)), resolved.sources[name])]
+    first, *others = resolved.config.listen  # each with its options: a line of its own
+    return [(name, first, resolved.sources[name]), *(("", other, "") for other in others)]
 
 
 def _effective(config: Config, name: str) -> object:

@@ -2,307 +2,225 @@
 
 The fields of `Config` are the only list of settings: flags, environment variables, TOML keys, ``--help`` and the
 settings page are made from them. A value that has passed `Config.of` or `load` has its field's type and is within its
-bounds; nobody checks it again.
+bounds, also where a listener has one of its own, and no listener's values contradict each other; nobody checks again.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-T = TypeVar("T")
+from .listen import Listen, listeners
+from .settings import (
+    ConfigError,
+    Setting,
+    count,
+    file,
+    files,
+    flag,
+    interval,
+    matching,
+    network_list,
+    octets,
+    processes,
+    seconds,
+    setting,
+    share,
+    whole,
+    word,
+    words,
+)
 
+__all__ = ["SETTINGS", "Config", "ConfigError", "Listen", "Resolved", "Setting", "load"]
 
-class ConfigError(ValueError):
-    """A setting is wrong; the text names it as the user wrote it, its value, and what is allowed."""
-
-
-def _wrong(expected: str, value: object) -> ConfigError:
-    return ConfigError(f"expected {expected}, got {value!r}")
-
-
-# sockaddr_un.sun_path has 108 octets on Linux, the last one a NUL.
-_MAX_UNIX_PATH = 107
-_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[\w.-]*|\*)):(?P<port>\d{1,5})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Where to listen: a host and a TCP port (0: the kernel chooses), or the path of a unix socket.
-
-    An IPv6 host has no brackets. A unix socket has an empty host and port 0; only it has a path.
-    """
-
-    host: str
-    port: int
-    path: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Listen:
-        """Reads ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``; an empty host or ``*`` is every IPv4 interface.
-
-        Raises:
-            ConfigError: It is none of these.
-        """
-        if text.startswith("unix:"):
-            return cls("", 0, _unix_path(text))
-        match = _ADDRESS.fullmatch(text)
-        if match is None:
-            raise _wrong(_listen_syntax(text), text)
-        if int(match["port"]) > 65535:
-            raise _wrong("a port from 0 to 65535", text)
-        if match["ipv6"] is not None:
-            return cls(_ipv6(match["ipv6"], text), int(match["port"]))
-        return cls("0.0.0.0" if match["host"] in ("", "*") else match["host"], int(match["port"]))
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _unix_path(text: str) -> str:
-    path = text.removeprefix("unix:")
-    if not path or "\0" in path or len(os.fsencode(path)) > _MAX_UNIX_PATH:
-        raise _wrong(f"unix:PATH with a path of 1 to {_MAX_UNIX_PATH} octets", text)
-    return path
-
-
-def _ipv6(address: str, text: str) -> str:
-    try:
-        ipaddress.IPv6Address(address)
-    except ValueError:
-        raise _wrong("an IPv6 address between the brackets, as in [::1]:1025", text) from None
-    return address
-
-
-def _listen_syntax(text: str) -> str:
-    if text.count(":") > 1 and "[" not in text:
-        return "brackets around an IPv6 address, as in [::1]:1025"
-    return "HOST:PORT, [IPV6]:PORT or unix:PATH"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What is known of one setting besides its type."""
-
-    name: str = ""  # its field's; also its TOML key
-    section: str  # the heading it stands under
-    default: object
-    help: str  # one sentence
-    parse: Callable[[Setting, object], object]  # from any accepted spelling; raises ConfigError
-    unit: str = ""  # what its number counts, and per what
-    minimum: float = 0  # the smallest number allowed
-    choices: tuple[str, ...] = ()  # the words allowed; empty if it is not a choice
-    metavar: str = "N"  # stands for its value in --help
-    unset: str = "none"  # what None stands for
-
-    @property
-    def flag(self) -> str:
-        """Its name on the command line, where the application is the argument."""
-        return "APP" if self.name == "app" else "--" + self.name.replace("_", "-")
-
-    @property
-    def environment(self) -> str:
-        """Its environment variable."""
-        return f"FASTSMTP_{self.name.upper()}"
-
-    def read(self, value: object, where: str) -> object:
-        """Returns the value in its field's type; ``where`` is what the user wrote it under.
-
-        Raises:
-            ConfigError: The value is not allowed.
-        """
-        if value is None and self.default is None:
-            return None
-        try:
-            return self.parse(self, value)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-
-
-_QUANTITY = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([A-Za-z]*)", re.ASCII)
-_SCALES: Mapping[str, Mapping[str, float]] = {
-    "octets": {"": 1, "K": 2**10, "KiB": 2**10, "M": 2**20, "MiB": 2**20, "G": 2**30, "GiB": 2**30},
-    "seconds": {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600},
-}
-
-
-def _quantity(about: Setting, value: object) -> object:
-    """Returns the number that a text like "32M" stands for, and anything else as it is."""
-    match = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
-    scale = _SCALES.get(about.unit, {"": 1})
-    if match is None or match[2] not in scale:
-        return value
-    return (float(match[1]) if "." in match[1] else int(match[1])) * scale[match[2]]
-
-
-def _whole(about: Setting, value: object) -> int:
-    number = _quantity(about, value)
-    # A bool is an int but no number. The upper end is what a C int holds, as listen(2) takes for its backlog.
-    if type(number) is not int or not about.minimum <= number < 2**31:
-        also = ", also written 64K, 32MiB or 1G" if about.unit == "octets" else ""
-        raise _wrong(f"a whole number from {about.minimum:g} to {2**31 - 1}{also}", value)
-    return number
-
-
-def _seconds(about: Setting, value: object) -> float:
-    number = _quantity(about, value)
-    number = number if type(number) is not int else float(min(number, 2**31))
-    if type(number) is not float or not about.minimum <= number < 2**31:  # refuses nan, too
-        raise _wrong(f"a time of at least {about.minimum:g} seconds, such as 30, 500ms, 5m or 1h", value)
-    return number
-
-
-def _workers(about: Setting, value: object) -> int | None:
-    try:
-        return None if str(value).strip().lower() == "auto" else _whole(about, value)
-    except ConfigError as error:
-        raise ConfigError(f'{error} (or "auto")') from None
-
-
-_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-def _boolean(about: Setting, value: object) -> bool:
-    word = str(value).strip().lower()
-    if word not in _BOOLEANS:
-        raise _wrong("true or false, yes or no, on or off, 1 or 0", value)
-    return _BOOLEANS[word]
-
-
-def _choice(about: Setting, value: object) -> str:
-    word = str(value).strip().lower()
-    if word not in about.choices:
-        raise _wrong(" or ".join(about.choices), value)
-    return word
-
-
-def _listen(about: Setting, value: object) -> tuple[str, ...]:
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) for item in items):
-        raise _wrong("one or more of HOST:PORT, [IPV6]:PORT or unix:PATH", value)
-    return tuple(str(Listen.parse(part.strip())) for item in items for part in item.split(","))
-
-
-def _matching(pattern: str, expected: str) -> Callable[[Setting, object], str]:
-    def parse(about: Setting, value: object) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-            raise _wrong(expected, value)
-        return value
-
-    return parse
-
-
-_app = _matching(r"[\w.]+:[\w.]+", "module:attribute, such as inbox:Inbox")
+_app = matching(r"[\w.]+:[\w.]+", "module:attribute, such as inbox:Inbox")
 # It goes into the banner: a domain or an address literal (RFC 5321 4.1.2).
-_hostname = _matching(r"[\w.-]{1,255}|\[[\w.:]{1,253}\]", "a host name or an address literal in brackets")
-_store = _matching(r"maildir:[^\0]+|discard:", "maildir:PATH or discard:")
-_directory = _matching(r"[^\0]+", "a directory")
-
-
-# mypy checks each default against its field's type; `Any` is for the attributes of Setting, which a test checks.
-def _setting(section: str, default: T, parse: Callable[[Setting, object], object], help: str, **about: Any) -> T:
-    made = Setting(section=section, default=default, parse=parse, help=help, **about)
-    return field(default=default, metadata={"setting": made})
-
-
-def _number(section: str, default: int, help: str, minimum: int, unit: str = "") -> int:
-    return _setting(section, default, _whole, help, minimum=minimum, unit=unit)
-
-
-def _size(section: str, default: int, help: str, minimum: int) -> int:
-    return _setting(section, default, _whole, help, minimum=minimum, unit="octets", metavar="OCTETS")
-
-
-# Every wait has an end: 0 never means "off", and is allowed only where not waiting at all makes sense.
-def _time(section: str, default: float, help: str, minimum: float = 0.001) -> float:
-    return _setting(section, float(default), _seconds, help, minimum=minimum, unit="seconds", metavar="SECONDS")
-
-
-def _word(section: str, default: T, help: str) -> T:
-    return _setting(section, default, _choice, help)
+_hostname = matching(r"[\w.-]{1,255}|\[[\w.:]{1,253}\]", "a host name or an address literal in brackets")
+_store = matching(r"maildir:[^\0]+|discard:", "maildir:PATH or discard:")
+_directory = matching(r"[^\0]+", "a directory")
+_mechanisms = words("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting. Make one with `Config.of` or `load`; the constructor itself checks nothing."""
 
-    app: str | None = _setting("Server", None, _app, "Handler class, instance or factory.", metavar="MODULE:ATTRIBUTE")
-    listen: tuple[str, ...] = _setting(
-        "Server", ("127.0.0.1:1025",), _listen, "HOST:PORT, [IPV6]:PORT or unix:PATH to listen on.", metavar="ADDRESS"
+    app: str | None = setting("Server", None, _app, "Handler class, instance or factory.", metavar="MODULE:ATTRIBUTE")
+    listen: tuple[str, ...] = setting(
+        "Server",
+        ("127.0.0.1:1025",),
+        listeners,
+        'HOST:PORT, [IPV6]:PORT or unix:PATH; behind it, settings of this listener alone: "127.0.0.1:24 lmtp".',
+        metavar="ADDRESS",
     )
-    workers: int | None = _setting(
-        "Server", None, _workers, "Processes; auto: by CPU affinity and cgroup quota.", minimum=1, unset="auto"
+    workers: int | None = setting(
+        "Server", None, processes, "Processes; auto: by CPU affinity and cgroup quota.", minimum=1, unset="auto"
     )
-    hostname: str | None = _setting(
+    hostname: str | None = setting(
         "Server", None, _hostname, "Name in banner and EHLO reply.", metavar="NAME", unset="the machine's full name"
     )
-    backlog: int = _number("Server", 4096, "Connections that wait in the kernel for accept.", 1, "per listener")
-    preload: bool = _setting("Server", False, _boolean, "Import the application in the master, before forking.")
-    drain_timeout: float = _time("Server", 30, "Time that sessions have to end after a stop or reload.", 0)
-    drain_idle: float = _time("Server", 5, "Idle time after which a reload ends a session with 421 4.3.2.", 0)
-    max_connections: int = _number("Server", 8192, "Connections before 421 4.3.2 and close.", 1, "per worker")
+    backlog: int = count("Server", 4096, "Connections that wait in the kernel for accept.", 1, "per listener")
+    preload: bool = flag("Server", False, "Import the application in the master, before forking.")
+    drain_timeout: float = seconds("Server", 30, "Time that sessions have to end after a stop or reload.", 0)
+    drain_idle: float = seconds("Server", 5, "Idle time after which a reload ends a session with 421 4.3.2.", 0)
+    max_connections: int = count("Server", 8192, "Connections before 421 4.3.2 and close.", 1, "per worker")
 
-    threads: int = _number("Handler", 8, "Threads for hooks that block.", 1, "per worker")
-    max_pending_hooks: int = _number("Handler", 1000, "Hooks unfinished before MAIL gets 451 4.3.2.", 1, "per worker")
-    hook_timeout: float = _time("Handler", 60, "Time for one hook; then 451 4.3.0.")
+    threads: int = count("Handler", 8, "Threads for hooks that block.", 1, "per worker")
+    max_pending_hooks: int = count("Handler", 1000, "Hooks unfinished before MAIL gets 451 4.3.2.", 1, "per worker")
+    hook_timeout: float = seconds("Handler", 60, "Time for one hook; then 451 4.3.0.")
     # RFC 5321 4.5.3.2.6: the client waits 10 minutes for the reply to the end of data.
-    data_hook_timeout: float = _time("Handler", 300, "Time for the data hook and the store; then 451 4.3.0.")
+    data_hook_timeout: float = seconds("Handler", 300, "Time for the data hook and the store; then 451 4.3.0.")
 
-    store: str | None = _setting(
+    store: str | None = setting(
         "Storage", None, _store, "Where mail goes: maildir:PATH, discard:; without APP maildir:./mail.", metavar="STORE"
     )
-    spool_dir: str | None = _setting(
+    spool_dir: str | None = setting(
         "Storage", None, _directory, "Where large messages wait, unnamed.", metavar="DIR", unset="$TMPDIR or /tmp"
     )
-    spool_threshold_bytes: int = _size("Storage", 2**20, "Size above which an arriving message goes to a file.", 0)
+    spool_threshold_bytes: int = octets("Storage", 2**20, "Size above which an arriving message goes to a file.", 0)
 
-    max_message_bytes: int = _size("Message", 2**25, "Largest message (SIZE, RFC 1870); over it 552 5.3.4.", 1)
-    max_header_bytes: int = _size("Message", 2**18, "Largest header section; over it 552 5.3.4.", 1)
-    max_received: int = _number("Message", 100, "Received fields before 554 5.4.6 (RFC 5321 6.3).", 1, "fields")
-    max_text_line: int = _size("Message", 0, "Longest line of text; over it 554 5.6.0; 0: off.", 0)
-    bare_newline: Literal["reject", "normalize", "keep"] = _word(
+    max_message_bytes: int = octets("Message", 2**25, "Largest message (SIZE, RFC 1870); over it 552 5.3.4.", 1)
+    max_header_bytes: int = octets("Message", 2**18, "Largest header section; over it 552 5.3.4.", 1)
+    max_received: int = count("Message", 100, "Received fields before 554 5.4.6 (RFC 5321 6.3).", 1, "fields")
+    max_text_line: int = octets("Message", 0, "Longest line of text; over it 554 5.6.0; 0: off.", 0)
+    bare_newline: Literal["reject", "normalize", "keep"] = word(
         "Message", "reject", "Bare CR or LF in content: 550 5.5.2; SP and CRLF instead; or left as they are."
     )
-    nul_in_data: Literal["reject", "keep"] = _word("Message", "reject", "NUL in content: 554 5.6.0; or kept.")
+    nul_in_data: Literal["reject", "keep"] = word("Message", "reject", "NUL in content: 554 5.6.0; or kept.")
 
     # RFC 5321 4.5.3.1.4: 512 octets with CRLF must work.
-    max_command_octets: int = _size("Session", 2048, "Longest command with CRLF; over it 500 5.5.2.", 512)
-    max_line_discard_octets: int = _size("Session", 2**17, "Octets of a line before 521 5.5.2 and close.", 512)
+    max_command_octets: int = octets("Session", 2048, "Longest command with CRLF; over it 500 5.5.2.", 512)
+    max_line_discard_octets: int = octets("Session", 2**17, "Octets of a line before 521 5.5.2 and close.", 512)
     # RFC 5321 4.5.3.1.8: 100 recipients must work.
-    max_recipients: int = _number("Session", 1000, "Recipients before 452 4.5.3.", 100, "per transaction")
-    max_messages: int = _number("Session", 0, "Messages before 452 4.5.3 (RFC 9422); 0: off.", 0, "per connection")
-    max_errors: int = _number("Session", 20, "Errors before 421 4.7.0 and close.", 1, "per session")
-    max_junk_commands: int = _number("Session", 100, "Commands without mail before 421 4.7.0.", 1, "between messages")
-    smtputf8: bool = _setting("Session", True, _boolean, "Offer SMTPUTF8 (RFC 6531).")
+    max_recipients: int = count("Session", 1000, "Recipients before 452 4.5.3.", 100, "per transaction")
+    max_messages: int = count("Session", 0, "Messages before 452 4.5.3 (RFC 9422); 0: off.", 0, "per connection")
+    max_errors: int = count("Session", 20, "Errors before 421 4.7.0 and close.", 1, "per session")
+    error_delay_after: int = count("Session", 10, "Errors from which on a reply of 5xx waits.", 1, "per session")
+    error_delay: float = seconds("Session", 1, "Time that such a reply waits; 0: off.", 0)
+    max_junk_commands: int = count("Session", 100, "Commands without mail before 421 4.7.0.", 1, "between messages")
+
+    pipelining: bool = flag("Extensions", True, "Offer PIPELINING (RFC 2920).")
+    size: bool = flag("Extensions", True, "Offer SIZE with max_message_bytes (RFC 1870).")
+    eightbitmime: bool = flag("Extensions", True, "Offer 8BITMIME (RFC 6152).")
+    enhancedstatuscodes: bool = flag("Extensions", True, "Offer ENHANCEDSTATUSCODES (RFC 2034).")
+    smtputf8: bool = flag("Extensions", True, "Offer SMTPUTF8 (RFC 6531).")
+    limits: bool = flag("Extensions", True, "Offer LIMITS with the numbers in force (RFC 9422).")
+    chunking: bool = flag("Extensions", True, "Offer CHUNKING: BDAT (RFC 3030).")
+    binarymime: bool = flag("Extensions", False, "Offer BINARYMIME; the store must keep every octet (RFC 3030).")
+    dsn: bool = flag("Extensions", False, "Offer DSN; the store must honour or pass on its parameters (RFC 3461).")
+    requiretls: bool = flag("Extensions", False, "Offer REQUIRETLS inside TLS; the store must honour it (RFC 8689).")
+    deliverby: bool = flag("Extensions", False, "Offer DELIVERBY (RFC 2852).")
+    deliverby_min: int = interval("Extensions", 0, "Shortest time that DELIVERBY offers; 0: none is named.")
+    futurerelease: int = interval("Extensions", 0, "Longest hold (RFC 4865); over it 501 5.5.4; 0: off.")
+    mt_priority: bool = flag("Extensions", False, "Offer MT-PRIORITY (RFC 6710).")
+    starttls: bool = flag("Extensions", True, "Offer STARTTLS where there is a certificate (RFC 3207).")
+    vrfy: bool = flag("Extensions", True, "Answer VRFY with 252 2.0.0; off: 502 5.5.1.")
+    lmtp: bool = flag("Extensions", False, "Speak LMTP instead of SMTP (RFC 2033); never on TCP port 25.")
+
+    tls_certfile: tuple[str, ...] = setting(
+        "TLS", (), files, "Certificate chain, PEM; of several the client's SNI chooses.", metavar="FILE"
+    )
+    tls_keyfile: tuple[str, ...] = setting(
+        "TLS", (), files, "Private key of each certificate, PEM.", metavar="FILE", unset="in tls_certfile"
+    )
+    tls_min_version: Literal["1.2", "1.3"] = word("TLS", "1.2", "Oldest TLS; below it alert and close.")
+    tls_client_ca: str | None = setting(
+        "TLS", None, file, "Authorities that client certificates are checked against, PEM.", metavar="FILE"
+    )
+    tls_verify_client: Literal["off", "optional", "required"] = word(
+        "TLS", "off", "Ask for a client certificate; without a good one, if required, alert and close."
+    )
+    tls_handshake_timeout: float = seconds("TLS", 30, "Time for a handshake; then close.")
+    implicit_tls: bool = flag("TLS", False, "TLS before the banner (RFC 8314); clear text gets a close.")
+    require_tls: bool = flag("TLS", False, "Mail and AUTH in clear text get 530 5.7.0.")
+
+    users: str | None = setting("Authentication", None, file, "Users file, see fastsmtp user.", metavar="FILE")
+    auth_mechanisms: tuple[str, ...] = setting(
+        "Authentication",
+        (),
+        _mechanisms,
+        "Of PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, XOAUTH2, OAUTHBEARER.",
+        metavar="MECHANISM",
+        unset="what handler or users file support",
+    )
+    require_auth: bool = flag("Authentication", False, "Mail before AUTH gets 530 5.7.0.")
+    auth_requires_tls: bool = flag("Authentication", True, "AUTH in clear text gets 538 5.7.11 (RFC 4954 4).")
+    # RFC 4954 4: 12288 octets suffice for every mechanism. PLAIN and LOGIN need no more than other commands.
+    max_auth_octets: int = octets("Authentication", 12288, "Longest AUTH line with CRLF; over it 500 5.5.6.", 512)
+    max_auth_failures: int = count(
+        "Authentication", 3, "Failed logins before 421 4.7.0 and close.", 1, "per connection"
+    )
+    auth_failure_delay: float = seconds("Authentication", 1, "Time that a 535 waits; 0: off.", 0)
+    auth_failures_per_client: int = count(
+        "Authentication", 20, "Failed logins before 454 4.7.0, credentials unread.", 1, "per client"
+    )
+    auth_failures_window: float = seconds("Authentication", 600, "Time over which these are counted.")
+
+    max_connections_per_client: int = count(
+        "Networks", 50, "Connections before 421 4.7.0 and close; 0: off.", 0, "per client, all workers"
+    )
+    connection_rate_per_client: int = count(
+        "Networks", 0, "New connections before 421 4.7.0 and close; 0: off.", 0, "per minute"
+    )
+    exempt_networks: tuple[str, ...] = network_list(
+        "Networks", ("127.0.0.0/8", "::1/128"), "Clients without limits per client; those of a session hold."
+    )
+    proxy_protocol: bool = flag("Networks", False, "Expect a PROXY header, v1 or v2; without it close.")
+    proxy_networks: tuple[str, ...] = network_list("Networks", (), "Proxies whose header is believed; others: close.")
+    # The addresses of v2 alone may take 216 octets (PROXY protocol, 2.2).
+    proxy_v2_max_bytes: int = octets("Networks", 4096, "Longest v2 header behind its length; over it close.", 216)
+    proxy_timeout: float = seconds("Networks", 5, "Time for the PROXY header; then close.")
+    proxy_trust_loopback: bool = flag("Networks", False, "Trust a loopback address in a PROXY header.")
+    xclient_networks: tuple[str, ...] = network_list("Networks", (), "Clients that may XCLIENT; others: 550 5.7.0.")
+    early_talker: Literal["ignore", "reject"] = word(
+        "Networks", "ignore", "Octets before the banner: answered behind it; or 554 5.5.0 and close."
+    )
+    greet_wait: float = seconds("Networks", 0, "Pause before the banner, for early_talker.", 0)
 
     # RFC 5321 4.5.3.2.7: at least 5 minutes.
-    command_timeout: float = _time("Timeouts", 300, "Time for one complete command; then 421 4.4.2, close.")
-    data_timeout: float = _time(
+    command_timeout: float = seconds("Timeouts", 300, "Time for one complete command; then 421 4.4.2, close.")
+    data_timeout: float = seconds(
         "Timeouts", 300, "Time for DATA or a chunk, plus octets / min_data_rate; then 421 4.4.2."
     )
-    min_data_rate: int = _number("Timeouts", 500, "Rate by which octets extend data_timeout.", 1, "octets per second")
-    session_timeout: float = _time("Timeouts", 3600, "Time for a session; then 421 4.4.2, when running data are done.")
-    write_timeout: float = _time("Timeouts", 60, "Time without progress in writing to the client; then close.")
-    linger_timeout: float = _time("Timeouts", 1, "Time a close waits for the client's.", 0)
+    min_data_rate: int = count("Timeouts", 500, "Rate by which octets extend data_timeout.", 1, "octets per second")
+    session_timeout: float = seconds(
+        "Timeouts", 3600, "Time for a session; then 421 4.4.2, when running data are done."
+    )
+    write_timeout: float = seconds("Timeouts", 60, "Time without progress in writing to the client; then close.")
+    linger_timeout: float = seconds("Timeouts", 1, "Time a close waits for the client's.", 0)
+    refusal_timeout: float = seconds("Timeouts", 2, "Time to write a refusal to a new client; then close.")
 
-    log_format: Literal["text", "json"] = _word("Logging", "text", "Form of a log line.")
-    log_level: Literal["debug", "info", "warning", "error"] = _word("Logging", "info", "Least severity logged.")
+    stress_at: float = setting(
+        "Overload",
+        0.8,
+        share,
+        "Part in use from which on 10 s are the limit for a command or handshake, and 5 for errors and junk commands.",
+        unit="of max_connections",
+    )
+    min_free_bytes: int | None = setting(
+        "Overload",
+        None,
+        whole,
+        "Free space in the store below which MAIL gets 452 4.3.1; 0: off.",
+        unit="octets",
+        metavar="OCTETS",
+        maximum=2**63 - 1,
+        unset="1.5 x max_message_bytes",
+    )
+
+    log_format: Literal["text", "json"] = word("Logging", "text", "Form of a log line.")
+    log_level: Literal["debug", "info", "warning", "error"] = word("Logging", "info", "Least severity logged.")
 
     @classmethod
     def of(cls, **settings: object) -> Config:
         """Makes a Config from Python, in any spelling that the other sources may use.
 
         Raises:
-            ConfigError: A name is unknown or a value not allowed.
+            ConfigError: A name is unknown, a value not allowed, or the values of a listener contradict each other.
         """
         return _build({name: _Given(value, name, "Python") for name, value in settings.items()})
 
@@ -311,11 +229,61 @@ class Config:
         """The store to use: mail accepted without an application would be lost, so it goes to a maildir."""
         return self.store or (None if self.app else "maildir:./mail")
 
+    def for_listener(self, listen: Listen) -> Config:
+        """Returns what holds at one listener: its own values, else the server's.
+
+        Raises:
+            ConfigError: An option is unknown, not for a listener or not allowed, or the values contradict each other.
+        """
+        where = f"listener {listen.address}"
+        given: dict[str, list[str]] = {}
+        for name, value in listen.options:
+            given.setdefault(name, []).append(value)
+        own: dict[str, Any] = {name: _own(name, texts, f"{where}: {name}") for name, texts in given.items()}
+        config = replace(self, **own)
+        for contradicts, text in _CONTRADICTIONS:
+            if contradicts(config, listen):
+                raise ConfigError(f"{where}: {text}")
+        return config
+
+
+def _own(name: str, texts: list[str], where: str) -> object:
+    about = _named(name, where)
+    if not about.per_listener:
+        raise ConfigError(f"{where}: is set for the whole server only")
+    if about.is_boolean:
+        texts = [text or "true" for text in texts]
+    if "" in texts:
+        raise ConfigError(f"{where}: needs a value, {name}={about.placeholder}")
+    if len(texts) > 1 and not about.is_list:
+        raise ConfigError(f"{where}: is given twice")
+    return about.read(texts if about.is_list else texts[0], where)
+
+
+_CONTRADICTIONS: tuple[tuple[Callable[[Config, Listen], bool], str], ...] = (
+    # Without a list, everybody could claim any address.
+    (lambda own, at: own.proxy_protocol and not own.proxy_networks, "proxy_protocol needs proxy_networks"),
+    (lambda own, at: own.implicit_tls and not own.tls_certfile, "implicit_tls needs tls_certfile"),
+    (lambda own, at: own.require_tls and not own.tls_certfile, "require_tls needs tls_certfile"),
+    (
+        lambda own, at: len(own.tls_keyfile) not in (0, len(own.tls_certfile)),
+        "tls_keyfile needs a file for each tls_certfile, or none",
+    ),
+    (
+        lambda own, at: own.tls_verify_client != "off" and own.tls_client_ca is None,
+        "tls_verify_client needs tls_client_ca",
+    ),
+    # RFC 3030 3: BINARYMIME can only be used with CHUNKING.
+    (lambda own, at: own.binarymime and not own.chunking, "binarymime needs chunking"),
+    # RFC 2033 5: the LMTP protocol must not be used on TCP port 25.
+    (lambda own, at: own.lmtp and at.path is None and at.port == 25, "lmtp must not be on TCP port 25 (RFC 2033 5)"),
+)
+
 
 def _describe(one: Field[Any], hint: object) -> Setting:
-    words = get_args(hint) if get_origin(hint) is Literal else ()
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
     about: Setting = one.metadata["setting"]
-    return replace(about, name=one.name, choices=words)
+    return replace(about, name=one.name, choices=choices)
 
 
 _HINTS = get_type_hints(Config)
@@ -358,7 +326,10 @@ def load(arguments: Mapping[str, object], environ: Mapping[str, str], file: Path
 
 def _build(given: Mapping[str, _Given]) -> Config:
     values: dict[str, Any] = {name: _named(name, one.where).read(one.value, one.where) for name, one in given.items()}
-    return Config(**values)
+    config = Config(**values)
+    for text in config.listen:
+        config.for_listener(Listen.parse(text))  # now, not when a client comes
+    return config
 
 
 def _named(name: str, where: str) -> Setting:

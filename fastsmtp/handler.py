@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
+from .protocol.credentials import Credentials
 from .protocol.envelope import Message, Recipient, Sender
-from .protocol.events import HOOKS, Answer
+from .protocol.events import HOOKS, Answer, AuthAnswer, DataAnswer
 from .protocol.replies import Reply
 from .protocol.session import Session
 
@@ -61,7 +62,13 @@ class Handler:
     its own; it may raise `SMTPError(reply)` instead. Any other exception is logged, and the client gets 451 4.3.0.
     Hooks of one session never run at the same time. Given a class, the server makes an instance for each session;
     given an instance, all sessions share it.
+
+    Attributes:
+        auth_mechanisms: SASL mechanisms that the `auth` hook can decide, in order of preference: any of PLAIN, LOGIN,
+            CRAM-MD5, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, XOAUTH2, OAUTHBEARER. The setting of that name overrides it.
     """
+
+    auth_mechanisms: ClassVar[tuple[str, ...]] = ("PLAIN", "LOGIN")
 
     @classmethod
     @asynccontextmanager
@@ -81,17 +88,28 @@ class Handler:
     def ehlo(self, session: Session, name: str) -> HookAnswer:
         """EHLO with the client's name, which nobody has verified (RFC 5321 4.1.4)."""
 
+    def auth(self, session: Session, credentials: Credentials) -> AuthAnswer | Awaitable[AuthAnswer]:
+        """A login (RFC 4954). Accepted: 235, and `session.user` says who it is. REJECT: 535, after a delay.
+
+        PLAIN and LOGIN bring a password, XOAUTH2 and OAUTHBEARER a token; ``credentials.verify(password)`` compares
+        for them and for CRAM-MD5. For SCRAM return the user's `ScramKey`, and the session finds out; there nothing
+        else lets anybody in. If you cannot tell now, return ``Reply(454, "4.7.0", ...)``.
+        """
+
     def mail(self, session: Session, sender: Sender) -> HookAnswer:
         """MAIL: a transaction begins (RFC 5321 4.1.1.2). Refused: 550, no transaction."""
 
     def rcpt(self, session: Session, recipient: Recipient) -> HookAnswer:
         """RCPT, for each recipient (RFC 5321 4.1.1.3); `session.envelope` has those accepted before."""
 
-    def data(self, session: Session, message: Message) -> HookAnswer:
+    def data(self, session: Session, message: Message) -> DataAnswer | Awaitable[DataAnswer]:
         """The message is complete, and the client waits for its 250, which is sent when this returns.
 
         250 makes the message the server's responsibility (RFC 5321 4.2.5): it promises whatever this hook, and the
         store behind it if one is configured, made durable.
+
+        It may return a list with an answer for each of `message.recipients`. LMTP says each of them (RFC 2033 4.2);
+        SMTP has one reply for all, and the first refusal is it.
         """
 
     def rset(self, session: Session) -> HookAnswer:

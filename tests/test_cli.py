@@ -78,10 +78,16 @@ def test_help_is_grouped_by_section() -> None:
         "default 2048 octets; at least 512]",
         "--hook-timeout SECONDS",
         "default 60 seconds]",
-        "default 127.0.0.1:1025]",
+        "default 127.0.0.1:1025; may be given several times]",
         "default auto; at least 1]",
         "default false]",
         "default 8 per worker; at least 1]",
+        "default none; may be given several times]",
+        "default 127.0.0.0/8, ::1/128; may be given several times]",
+        "default in tls_certfile; may be given several times]",
+        "--tls-min-version 1.2|1.3",
+        "--auth-mechanisms MECHANISM",
+        "default 0.8 of max_connections]",
     ],
 )
 def test_help_shows_units_choices_and_defaults(text: str) -> None:
@@ -113,6 +119,21 @@ def test_serve_runs_the_master_with_the_config(master: _Master) -> None:
     )
 
 
+def test_lists_may_be_given_several_times_or_with_commas(master: _Master) -> None:
+    arguments = ["--tls-certfile", "a.pem", "--tls-certfile", "b.pem", "--xclient-networks", "::1,10.0.0.0/8"]
+    _run("serve", *arguments, FASTSMTP_AUTH_MECHANISMS="plain,login")
+    assert master.config == Config.of(
+        tls_certfile=["a.pem", "b.pem"], xclient_networks=["::1", "10.0.0.0/8"], auth_mechanisms=["PLAIN", "LOGIN"]
+    )
+
+
+def test_listeners_have_their_own_settings(master: _Master) -> None:
+    _run("serve", "--listen", ":25", "--listen", "127.0.0.1:24 lmtp max-errors=5", "--max-errors", "6")
+    assert master.config is not None
+    assert master.config.listen == ("0.0.0.0:25", "127.0.0.1:24 lmtp max_errors=5")
+    assert master.config.max_errors == 6
+
+
 def test_serve_finds_modules_in_the_current_directory(master: _Master, tmp_path: Path) -> None:
     _run("serve", "inbox:Inbox")
     assert master.path == str(tmp_path)
@@ -128,6 +149,8 @@ def test_check_config_shows_every_value_and_its_source() -> None:
     result = _run("check-config", "--config", "mail.toml", "--no-preload", FASTSMTP_DRAIN_TIMEOUT="500ms")
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()] == list(SETTINGS)
+    assert _line(result, "xclient_networks").split() == ["xclient_networks", "none", "default"]
+    assert "  127.0.0.0/8, ::1/128  " in _line(result, "exempt_networks")
     assert _line(result, "max_message_bytes").split(None, 1)[1].split("  ")[0] == "1048576 octets"
     assert _line(result, "max_message_bytes").endswith("  file mail.toml")
     assert "  0.5 seconds  " in _line(result, "drain_timeout")
@@ -136,9 +159,18 @@ def test_check_config_shows_every_value_and_its_source() -> None:
     assert _line(result, "workers").split() == ["workers", "auto", "default"]
 
 
+def test_check_config_shows_a_listener_a_line() -> None:
+    result = _run("check-config", FASTSMTP_LISTEN="127.0.0.1:24 lmtp max-errors=5, [::]:25 vrfy=no,unix:mail lmtp")
+    listeners = [line.split(None, 1) for line in result.stdout.splitlines()[1:4]]
+    assert listeners[0][0] == "listen"
+    assert listeners[0][1].startswith("127.0.0.1:24 lmtp max_errors=5  ")
+    assert listeners[0][1].endswith("  environment FASTSMTP_LISTEN")
+    assert listeners[1:] == [["[::]:25", "vrfy=no"], ["unix:mail", "lmtp"]]
+
+
 def test_check_config_is_aligned() -> None:
     lines = _run("check-config", "--listen", "a:1", "--listen", "b:2").stdout.splitlines()
-    columns = {re.search("default$|command line$", line) for line in lines}
+    columns = {re.search("default$|command line$", line) for line in lines if line.strip() != "b:2"}
     assert len({found and found.start() for found in columns}) == 1
 
 
@@ -155,6 +187,8 @@ def test_check_config_shows_the_store_in_effect(arguments: tuple[str, ...], stor
         (("--hostname", ""), {}, "--hostname: expected a host name or an address literal in brackets, got ''"),
         (("inbox",), {}, "APP: expected module:attribute, such as inbox:Inbox, got 'inbox'"),
         ((), {"FASTSMTP_LOG_FORMAT": "xml"}, "FASTSMTP_LOG_FORMAT: expected text or json, got 'xml'"),
+        (("--listen", "a:1 lmpt"), {}, "listener a:1: lmpt: no such setting, did you mean lmtp?"),
+        (("--implicit-tls",), {}, "listener 127.0.0.1:1025: implicit_tls needs tls_certfile"),
         (("--config", "gone.toml"), {}, "gone.toml: cannot be read: No such file or directory"),
     ],
 )
@@ -193,6 +227,35 @@ def test_unknown_variables_are_warned_of_in_one_line() -> None:
 )
 def test_variables_of_kubernetes_and_docker_are_not_warned_of(name: str, value: str) -> None:
     assert _run("check-config", **{name: value}).stderr == ""
+
+
+# The commands for users files, imported only when they are asked for
+
+
+class _UserCommands(ModuleType):
+    """Stands in for fastsmtp.user_commands."""
+
+    @property
+    def user(self) -> click.Group:
+        add = click.Command("add", params=[click.Argument(["name"])], callback=lambda name: click.echo(f"+{name}"))
+        return click.Group("user", commands=[add], help="Edit a users file.")
+
+
+def test_user_commands_are_part_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastsmtp.user_commands", _UserCommands("fastsmtp.user_commands"))
+    commands = _run("--help").stdout.partition("Commands:")[2]
+    assert [line.split()[0] for line in commands.splitlines() if line] == ["check-config", "serve", "user"]
+    assert "Edit a users file." in commands
+    assert _run("user", "add", "alice").stdout == "+alice\n"
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("serve", "--help"), ("check-config",)])
+def test_serving_does_not_load_the_user_commands(
+    master: _Master, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.delitem(sys.modules, "fastsmtp.user_commands", raising=False)
+    _run(*arguments)
+    assert "fastsmtp.user_commands" not in sys.modules
 
 
 def test_python_m_fastsmtp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

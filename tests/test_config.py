@@ -13,66 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsmtp.config import SETTINGS, Config, ConfigError, Listen, load
-
-TCP = [
-    ("127.0.0.1:1025", Listen("127.0.0.1", 1025), "127.0.0.1:1025"),
-    ("localhost:0", Listen("localhost", 0), "localhost:0"),
-    ("mx_1.example.com:65535", Listen("mx_1.example.com", 65535), "mx_1.example.com:65535"),
-    (":2525", Listen("0.0.0.0", 2525), "0.0.0.0:2525"),
-    ("*:2525", Listen("0.0.0.0", 2525), "0.0.0.0:2525"),
-    ("[::1]:25", Listen("::1", 25), "[::1]:25"),
-    ("[::]:25", Listen("::", 25), "[::]:25"),
-    ("[fe80::1%eth0]:25", Listen("fe80::1%eth0", 25), "[fe80::1%eth0]:25"),
-]
-UNIX = [
-    ("unix:/run/mail.sock", Listen("", 0, "/run/mail.sock"), "unix:/run/mail.sock"),
-    ("unix:mail:25", Listen("", 0, "mail:25"), "unix:mail:25"),
-    ("unix:" + "x" * 107, Listen("", 0, "x" * 107), "unix:" + "x" * 107),
-]
+from fastsmtp.config import SETTINGS, Config, ConfigError, load
+from fastsmtp.protocol.limits import Limits
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pyproject.toml but the test's own is found."""
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize(("text", "parsed", "canonical"), TCP + UNIX)
-def test_listen_addresses(text: str, parsed: Listen, canonical: str) -> None:
-    assert Listen.parse(text) == parsed
-    assert str(parsed) == canonical
-    assert Listen.parse(canonical) == parsed
-
-
-@pytest.mark.parametrize(
-    ("text", "explained"),
-    [
-        ("", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
-        ("1025", "HOST:PORT"),
-        ("localhost:", "HOST:PORT"),
-        ("localhost:smtp", "HOST:PORT"),
-        ("local host:25", "HOST:PORT"),
-        ("localhost:25\n", "HOST:PORT"),
-        ("localhost:-1", "HOST:PORT"),
-        ("localhost:\u0662\u0665", "HOST:PORT"),
-        ("localhost:65536", "a port from 0 to 65535"),
-        ("localhost:99999", "a port from 0 to 65535"),
-        ("::1:25", "brackets around an IPv6 address"),
-        ("[::1]", "[IPV6]:PORT"),
-        ("[]:25", "an IPv6 address between the brackets"),
-        ("[127.0.0.1]:25", "an IPv6 address between the brackets"),
-        ("[::g]:25", "an IPv6 address between the brackets"),
-        ("unix:", "unix:PATH with a path of 1 to 107 octets"),
-        ("unix:a\0b", "unix:PATH with a path of 1 to 107 octets"),
-        ("unix:" + "x" * 108, "unix:PATH with a path of 1 to 107 octets"),
-        ("unix:" + "\u00e9" * 54, "unix:PATH with a path of 1 to 107 octets"),
-    ],
-)
-def test_what_is_no_listen_address_is_explained(text: str, explained: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(explained)) as caught:
-        Listen.parse(text)
-    assert str(caught.value).endswith(f"got {text!r}")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +68,27 @@ def test_what_is_no_listen_address_is_explained(text: str, explained: str) -> No
         ("store", "maildir:/var/mail/in", "maildir:/var/mail/in"),
         ("store", "discard:", "discard:"),
         ("spool_dir", "/var/spool", "/var/spool"),
+        ("futurerelease", "5m", 300),
+        ("futurerelease", 999999999, 999999999),
+        ("deliverby_min", "2h", 7200),
+        ("greet_wait", 0, 0.0),
+        ("stress_at", "0.5", 0.5),
+        ("stress_at", 1, 1.0),
+        ("min_free_bytes", None, None),
+        ("min_free_bytes", 0, 0),
+        ("min_free_bytes", "100G", 100 * 2**30),
+        ("tls_min_version", 1.3, "1.3"),
+        ("tls_certfile", "a.pem", ("a.pem",)),
+        ("tls_certfile", "a.pem, b.pem", ("a.pem", "b.pem")),
+        ("tls_certfile", ["a.pem", "b.pem,c.pem", "a.pem"], ("a.pem", "b.pem", "c.pem", "a.pem")),
+        ("tls_certfile", "none", ()),
+        ("users", "/etc/users", "/etc/users"),
+        ("users", "none", None),
+        ("auth_mechanisms", "plain,Scram-Sha-256,PLAIN", ("PLAIN", "SCRAM-SHA-256")),
+        ("auth_mechanisms", [], ()),
+        ("exempt_networks", "none", ()),
+        ("exempt_networks", "192.0.2.7,::1, 10.0.0.0/255.0.0.0", ("192.0.2.7/32", "::1/128", "10.0.0.0/8")),
+        ("xclient_networks", ["2001:DB8:0::/32", "::1", "2001:db8::/32"], ("2001:db8::/32", "::1/128")),
     ],
 )
 def test_accepted_spellings(name: str, given: object, expected: object) -> None:
@@ -149,6 +118,19 @@ REFUSED: list[tuple[str, str, tuple[object, ...]]] = [
     ("log_level", "debug or info or warning or error", ("trace", 10)),
     ("store", "maildir:PATH or discard:", ("maildir:", "discard", "discard:x", "./mail", "")),
     ("spool_dir", "a directory", ("", "a\0b", 5)),
+    ("futurerelease", "to 999999999, also written 30s, 5m or 1h", (-1, 10**9, "1.5s", "500ms", 1.0, None, True)),
+    ("proxy_v2_max_bytes", "from 216 to", (0, 215)),
+    ("max_auth_octets", "from 512 to", (511,)),
+    ("auth_failures_per_client", "from 1 to", (0,)),
+    ("min_free_bytes", "to 9223372036854775807, also written 64K", (-1, 2**63, "none", 1.0)),
+    ("stress_at", "above 0 and at most 1", (0, 0.0, -0.1, 1.01, 2, "x", "80%", None, True, math.nan)),
+    ("tls_min_version", "1.2 or 1.3", ("1.1", 1, "TLSv1.2")),
+    ("tls_verify_client", "off or optional or required", ("on", False)),
+    ("tls_certfile", "files, separated by commas", ("", "a,", "a,,b", "a\0b", None, 5, ["a", 5], {})),
+    ("users", "a file", ("", "a\0b", 5, ["a"])),
+    ("auth_mechanisms", "PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256,", ("", "PLAIN,", "DIGEST-MD5", "PLAIN LOGIN", None)),
+    ("xclient_networks", "no bits set behind the prefix", ("10.0.0.1/8", "::1/64")),
+    ("xclient_networks", "10.0.0.0/8", ("", "10", "10.0.0.0/33", "localhost", "fe80::%eth0/64", "none,::1", None, 5)),
 ]
 
 
@@ -177,6 +159,11 @@ def test_a_config_error_is_a_value_error_and_a_config_is_frozen() -> None:
     assert issubclass(ConfigError, ValueError)
     with pytest.raises(FrozenInstanceError):
         Config().workers = 2  # type: ignore[misc]  # what is tested
+
+
+def test_of_a_list_the_wrong_item_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"got '10\.0\.0\.1/8'$"):
+        Config.of(xclient_networks=["::1", "10.0.0.0/8,10.0.0.1/8"])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +211,12 @@ def test_every_field_is_a_setting() -> None:
     assert [one.name for one in fields(Config)] == list(SETTINGS)
 
 
+def test_the_limits_of_a_session_are_settings_with_the_same_defaults() -> None:
+    assert {one.name: getattr(Config(), one.name) for one in fields(Limits)} == {
+        one.name: getattr(Limits(), one.name) for one in fields(Limits)
+    }
+
+
 # Sources
 
 
@@ -268,6 +261,30 @@ def test_each_setting_has_its_own_source() -> None:
 @pytest.mark.parametrize("spelling", ['["a:1", "b:2"]', '"a:1, b:2"'])
 def test_a_list_in_toml_is_an_array_or_a_string(spelling: str) -> None:
     assert load({}, {}, _toml(f"listen = {spelling}")).config.listen == ("a:1", "b:2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "file"),
+    [
+        ({"xclient_networks": ("::1", "10.0.0.0/8")}, {}, ""),
+        ({"xclient_networks": ("::1,10.0.0.0/8",)}, {}, ""),
+        ({}, {"FASTSMTP_XCLIENT_NETWORKS": "::1, 10.0.0.0/8"}, ""),
+        ({}, {}, 'xclient_networks = "::1,10.0.0.0/8"'),
+        ({}, {}, 'xclient_networks = ["::1", "10.0.0.0/8"]'),
+        ({}, {"FASTSMTP_XCLIENT_NETWORKS": ""}, 'xclient_networks = ["::1", "10.0.0.0/8"]'),
+    ],
+)
+def test_a_list_has_the_same_value_from_everywhere(
+    arguments: dict[str, object], environ: dict[str, str], file: str
+) -> None:
+    assert load(arguments, environ, _toml(file)).config.xclient_networks == ("::1/128", "10.0.0.0/8")
+
+
+def test_listeners_with_options_come_from_everywhere() -> None:
+    listeners = ("127.0.0.1:25", "127.0.0.1:24 lmtp exempt_networks=::1,10.0.0.0/8", "b:1")
+    assert load({}, {"FASTSMTP_LISTEN": ",".join(listeners)}).config.listen == listeners
+    assert load({"listen": listeners}, {}).config.listen == listeners
+    assert load({}, {}, _toml(f"listen = {list(listeners)}")).config.listen == listeners
 
 
 @pytest.mark.parametrize(
@@ -380,9 +397,3 @@ def test_durations_agree(hours: int) -> None:
     assert (
         seconds(f"{hours}h") == seconds(f"{hours * 60}m") == seconds(f"{hours * 3600}s") == seconds(f"{hours * 3600}")
     )
-
-
-@given(st.ip_addresses(), st.integers(0, 65535))
-def test_every_ip_address_can_be_listened_on(address: object, port: int) -> None:
-    where = Listen(str(address), port)
-    assert Listen.parse(str(where)) == where

@@ -1,59 +1,53 @@
-"""The commands, and the states in which each one is legal (RFC 5321 3, 4.1.1, 4.1.4).
+"""The commands, and the states in which each one is legal (RFC 5321 3, 4.1.1, 4.1.4; RFC 2033; RFC 3030; RFC 4954).
 
-The second half of `Session`, cut off so that the rules stand together: this is the one other module that uses the
-session's underscored members. A state is the table of its commands: what runs there, or the reply that says what is
-missing. Nothing else decides what is legal.
+A state is the table of its commands: what runs there, or the reply that says what is missing. Nothing else decides
+what is legal.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from .envelope import Recipient, Sender
-from .grammar import SIMPLE_OCTETS, SIMPLE_PATH, parse_client_name, parse_mailbox, split_path
-from .lines import Fault
+from .authentication import auth
+from .greeting import ehlo, helo, starttls, xclient
+from .lines import Fault, LongLine, is_auth
 from .replies import (
     ARGUMENT_MISSING,
-    BAD_CLIENT_NAME,
-    BAD_RECIPIENT,
-    BAD_SENDER,
+    AUTH_REQUIRED,
     BAD_UTF8,
     BARE_LF,
-    MAIL_SYNTAX,
+    LINE_TOO_LONG,
+    NEED_BDAT,
     NEED_EHLO,
     NEED_MAIL,
     NEED_RCPT,
     NESTED_MAIL,
     NO_ARGUMENT_ALLOWED,
-    NO_VALID_RECIPIENTS,
     NOT_IMPLEMENTED,
     NOT_SMTP,
-    RCPT_SYNTAX,
     SESSION_REFUSED,
-    TOO_MANY_MESSAGES,
-    TOO_MANY_RECIPIENTS,
+    TLS_REQUIRED,
     UNKNOWN_COMMAND,
     WRONG_PROTOCOL,
     Reply,
     SMTPError,
 )
+from .states import Run, State, States
+from .transaction import (
+    bdat,
+    data,
+    data_without_recipients,
+    lmtp_data_without_recipients,
+    mail,
+    rcpt,
+    refuse_bdat,
+    rset,
+)
 
 if TYPE_CHECKING:
     from .session import Session
-
-Run = Callable[["Session", bytes], None]
-"""Executes a command with its argument, or raises the SMTPError that refuses it."""
-
-
-class State(dict[bytes, Run]):
-    """A state of the session: for each verb, what happens there."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
 
 # -- reading a line ---------------------------------------------------------------------------------------------------
 
@@ -68,12 +62,16 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     Raises:
         SMTPError: there is none.
     """
+    if state.every_line and b"\n" not in line:
+        return state.every_line, line
     if isinstance(line, Fault):
         raise SMTPError(line.reply)
     if line[:1] == b"\x16":  # a TLS ClientHello
         raise SMTPError(NOT_SMTP)
     if b"\n" in line:
         raise SMTPError(BARE_LF)
+    if isinstance(line, LongLine) and not is_auth(line):
+        raise SMTPError(LINE_TOO_LONG)
     match = _COMMAND.fullmatch(line)
     if not match or _CONTROL.search(line):
         raise SMTPError(UNKNOWN_COMMAND)
@@ -86,203 +84,144 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     return run, match[2] or b""
 
 
-# -- the commands -----------------------------------------------------------------------------------------------------
-
-
-def _ehlo(session: Session, argument: bytes) -> None:
-    session._ask("ehlo", _client_name(session, argument))
-
-
-def _helo(session: Session, argument: bytes) -> None:
-    session._ask("helo", _client_name(session, argument))
-
-
-def _client_name(session: Session, argument: bytes) -> str:
-    name = parse_client_name(argument.strip())
-    if name is None:
-        raise SMTPError(BAD_CLIENT_NAME)
-    if session.client_name:
-        session._count_junk()
-    return name
-
-
-def _mail(session: Session, argument: bytes) -> None:
-    match = _simple_path(argument, 5) if argument.startswith(b"FROM:") and len(argument) < SIMPLE_OCTETS else None
-    if match:
-        local, domain, parameters = match.groups()
-        sender = Sender(local.decode(), domain.decode().lower())
-    else:
-        sender, parameters = _read_sender(argument.lstrip(), session)
-    if parameters:
-        session._offer.read_mail(sender, parameters)
-    limit = session.service.limits.max_messages
-    if limit and session._transactions >= limit:
-        raise SMTPError(TOO_MANY_MESSAGES)
-    session._ask("mail", sender)
-
-
-def _rcpt(session: Session, argument: bytes) -> None:
-    try:
-        recipient = _recipient(session, argument)
-    except SMTPError:
-        session._recipients_refused += 1
-        raise
-    session._ask("rcpt", recipient)
-
-
-def _recipient(session: Session, argument: bytes) -> Recipient:
-    match = _simple_path(argument, 3) if argument.startswith(b"TO:") and len(argument) < SIMPLE_OCTETS else None
-    if match:
-        local, domain, parameters = match.groups()
-        recipient = Recipient(local.decode(), domain.decode().lower())
-    else:
-        recipient, parameters = _read_recipient(argument.lstrip(), session)
-    if parameters:
-        session._offer.read_rcpt(recipient, parameters)
-    if len(session._transaction.recipients) >= session.service.limits.max_recipients:
-        raise SMTPError(TOO_MANY_RECIPIENTS)
-    return recipient
-
-
-_simple_path: Final = SIMPLE_PATH.fullmatch
-
-
-def _read_sender(argument: bytes, session: Session) -> tuple[Sender, bytes]:
-    """``FROM:<path>`` of any kind, and the parameters behind it, unread."""
-    path, parameters = _split(argument, b"FROM:", MAIL_SYNTAX)
-    if not path:
-        return Sender("", ""), parameters
-    utf8 = session._offer.offers("SMTPUTF8") and b"SMTPUTF8" in parameters.upper().split()
-    return Sender(*parse_mailbox(path, utf8, BAD_SENDER)), parameters
-
-
-def _read_recipient(argument: bytes, session: Session) -> tuple[Recipient, bytes]:
-    """``TO:<path>`` of any kind, and the parameters behind it, unread."""
-    path, parameters = _split(argument, b"TO:", RCPT_SYNTAX)
-    if path.lower() == b"postmaster":  # RFC 5321 4.1.1.3: the one path without a domain
-        return Recipient(path.decode("ascii"), ""), parameters
-    if not path:  # <> is for senders
-        raise SMTPError(BAD_RECIPIENT)
-    return Recipient(*parse_mailbox(path, session._transaction.sender.smtputf8, BAD_RECIPIENT)), parameters
-
-
-def _split(argument: bytes, keyword: bytes, syntax: Reply) -> tuple[bytes, bytes]:
-    """What stands between the brackets, and what behind them."""
-    parts = split_path(argument[len(keyword) :]) if argument[: len(keyword)].upper() == keyword else None
-    if parts is None:
-        raise SMTPError(syntax)
-    return parts
-
-
-def _data(session: Session, argument: bytes) -> None:
-    _no_argument(argument)
-    session._start_data()
-
-
-def _data_without_recipients(session: Session, argument: bytes) -> None:
-    _no_argument(argument)
-    raise SMTPError(NO_VALID_RECIPIENTS if session._recipients_refused else NEED_RCPT)
-
-
-def _rset(session: Session, argument: bytes) -> None:
-    _no_argument(argument)
-    session._count_junk()
-    session._ask("rset")
+# -- the small commands -----------------------------------------------------------------------------------------------
 
 
 def _noop(session: Session, argument: bytes) -> None:
-    session._count_junk()
-    session._ask("noop", argument.decode("utf-8", "replace"))
+    session.count_junk()
+    session.ask("noop", argument.decode("utf-8", "replace"))
 
 
 def _help(session: Session, argument: bytes) -> None:
-    session._count_junk()
-    session._ask("help", argument.decode("utf-8", "replace"))
+    session.count_junk()
+    session.ask("help", argument.decode("utf-8", "replace"))
 
 
 def _vrfy(session: Session, argument: bytes) -> None:
-    session._count_junk()
+    session.count_junk()
     name = argument.strip()
+    if not session.service.policy.vrfy:
+        raise SMTPError(NOT_IMPLEMENTED)
     if not name:
         raise SMTPError(ARGUMENT_MISSING)
     try:
-        session._ask("vrfy", name.decode("utf-8"))
+        session.ask("vrfy", name.decode("utf-8"))
     except UnicodeDecodeError:
         raise SMTPError(BAD_UTF8) from None
 
 
 def _expn(session: Session, argument: bytes) -> None:
-    session._count_junk()
+    session.count_junk()
     raise SMTPError(NOT_IMPLEMENTED if argument.strip() else ARGUMENT_MISSING)
 
 
 def _quit(session: Session, argument: bytes) -> None:
-    _no_argument(argument)
-    session._end_transaction()
-    session._say(session.service.replies.goodbye)
+    no_argument(argument)
+    session.end_transaction()
+    session.say(session.service.replies.goodbye)
     session.said_goodbye = True
-    session._close()
+    session.close()
 
 
-def _no_argument(argument: bytes) -> None:
+def no_argument(argument: bytes) -> None:
     """A command with an argument that it must not have is not executed (RFC 5321 4.1.1)."""
     if argument and not argument.isspace():
         raise SMTPError(NO_ARGUMENT_ALLOWED)
 
 
-def _refuse(reply: Reply) -> Run:
-    def run(session: Session, argument: bytes) -> None:
+def _bare(run: Run) -> Run:
+    """A command without argument, for which a forbidden argument is the greatest fault."""
+
+    def checked(session: Session, argument: bytes) -> None:
+        no_argument(argument)
+        run(session, b"")
+
+    return checked
+
+
+def _no(reply: Reply) -> Run:
+    def refuse(session: Session, argument: bytes) -> None:
         raise SMTPError(reply)
 
-    return run
-
-
-def _refuse_bare(reply: Reply) -> Run:
-    """As `_refuse`, for a command without argument: a forbidden argument is the greater fault."""
-
-    def run(session: Session, argument: bytes) -> None:
-        _no_argument(argument)
-        raise SMTPError(reply)
-
-    return run
+    return refuse
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
 
-TURNED_AWAY: Final = State("TURNED_AWAY")  # refused with the banner: the client may only leave (RFC 5321 3.1)
-START: Final = State("START")  # before EHLO or HELO
-READY: Final = State("READY")  # no transaction
-MAIL: Final = State("MAIL")  # a sender, no recipient
-RCPT: Final = State("RCPT")  # at least one recipient
+_no_ehlo, _no_mail, _nested, _chunked = _no(NEED_EHLO), _no(NEED_MAIL), _no(NESTED_MAIL), _no(NEED_BDAT)
+_absent, _wrong = _no(NOT_IMPLEMENTED), _no(WRONG_PROTOCOL)
+_data, _starttls, _rset = _bare(data), _bare(starttls), _bare(rset)
+_bare_no_ehlo, _bare_no_mail, _bare_chunked = _bare(_no_ehlo), _bare(_no_mail), _bare(_chunked)
+_data_no_rcpt = _bare(data_without_recipients)
 
-_no_ehlo, _no_mail, _nested = _refuse(NEED_EHLO), _refuse(NEED_MAIL), _refuse(NESTED_MAIL)
-_no_ehlo_bare, _no_mail_bare = _refuse_bare(NEED_EHLO), _refuse_bare(NEED_MAIL)
-_absent, _absent_bare, _wrong = _refuse(NOT_IMPLEMENTED), _refuse_bare(NOT_IMPLEMENTED), _refuse(WRONG_PROTOCOL)
-
-_TABLE: Final[dict[bytes, tuple[Run, Run, Run, Run]]] = {
-    # verb          START            READY            MAIL                       RCPT
-    b"EHLO":     (_ehlo,           _ehlo,           _ehlo,                     _ehlo),
-    b"HELO":     (_helo,           _helo,           _helo,                     _helo),
-    b"MAIL":     (_no_ehlo,        _mail,           _nested,                   _nested),
-    b"RCPT":     (_no_ehlo,        _no_mail,        _rcpt,                     _rcpt),
-    b"DATA":     (_no_ehlo_bare,   _no_mail_bare,   _data_without_recipients,  _data),
-    b"RSET":     (_rset,           _rset,           _rset,                     _rset),
-    b"NOOP":     (_noop,           _noop,           _noop,                     _noop),
-    b"HELP":     (_help,           _help,           _help,                     _help),
-    b"VRFY":     (_vrfy,           _vrfy,           _vrfy,                     _vrfy),
-    b"EXPN":     (_expn,           _expn,           _expn,                     _expn),
-    b"QUIT":     (_quit,           _quit,           _quit,                     _quit),
-    b"AUTH":     (_no_ehlo,        _absent,         _absent,                   _absent),
-    b"STARTTLS": (_no_ehlo_bare,   _absent_bare,    _absent_bare,              _absent_bare),
-    b"ETRN":     (_absent,         _absent,         _absent,                   _absent),
-    b"TURN":     (_absent,         _absent,         _absent,                   _absent),
-    b"SEND":     (_absent,         _absent,         _absent,                   _absent),
-    b"SOML":     (_absent,         _absent,         _absent,                   _absent),
-    b"SAML":     (_absent,         _absent,         _absent,                   _absent),
-    b"LHLO":     (_wrong,          _wrong,          _wrong,                    _wrong),
+_Row = tuple[Run, Run, Run, Run, Run]
+_TABLE: Final[dict[bytes, _Row]] = {
+    # verb          START                    READY                    MAIL                     RCPT        CHUNKS
+    b"MAIL":     (_no_ehlo,                mail,                    _nested,                 _nested,    _nested),
+    b"RCPT":     (_no_ehlo,                _no_mail,                rcpt,                    rcpt,       _chunked),
+    b"DATA":     (_bare_no_ehlo,           _bare_no_mail,           _data_no_rcpt,           _data,      _bare_chunked),
+    b"BDAT":     (refuse_bdat(NEED_EHLO),  refuse_bdat(NEED_MAIL),  refuse_bdat(NEED_RCPT),  bdat,       bdat),
+    b"RSET":     (_rset,                   _rset,                   _rset,                   _rset,      _rset),
+    b"NOOP":     (_noop,                   _noop,                   _noop,                   _noop,      _noop),
+    b"HELP":     (_help,                   _help,                   _help,                   _help,      _help),
+    b"VRFY":     (_vrfy,                   _vrfy,                   _vrfy,                   _vrfy,      _vrfy),
+    b"EXPN":     (_expn,                   _expn,                   _expn,                   _expn,      _expn),
+    b"QUIT":     (_quit,                   _quit,                   _quit,                   _quit,      _quit),
+    b"AUTH":     (_no_ehlo,                auth,                    auth,                    auth,       auth),
+    b"STARTTLS": (_bare_no_ehlo,           _starttls,               _starttls,               _starttls,  _starttls),
+    b"XCLIENT":  (xclient,                 xclient,                 xclient,                 xclient,    xclient),
+    b"ETRN":     (_absent,                 _absent,                 _absent,                 _absent,    _absent),
+    b"TURN":     (_absent,                 _absent,                 _absent,                 _absent,    _absent),
+    b"SEND":     (_absent,                 _absent,                 _absent,                 _absent,    _absent),
+    b"SOML":     (_absent,                 _absent,                 _absent,                 _absent,    _absent),
+    b"SAML":     (_absent,                 _absent,                 _absent,                 _absent,    _absent),
 }  # fmt: skip
 
-for _verb, _runs in _TABLE.items():
-    for _state, _run in zip((START, READY, MAIL, RCPT), _runs, strict=True):
-        _state[_verb] = _run
-    TURNED_AWAY[_verb] = _quit if _verb == b"QUIT" else _refuse(SESSION_REFUSED)
+_SMTP_ROWS: Final[dict[bytes, _Row]] = {
+    b"EHLO": (ehlo,) * 5,
+    b"HELO": (helo,) * 5,
+    b"LHLO": (_wrong,) * 5,
+}
+# RFC 2033 4.1: LHLO replaces both; 4.2: DATA without a valid recipient is out of order.
+_LMTP_ROWS: Final[dict[bytes, _Row]] = {
+    b"EHLO": (_wrong,) * 5,
+    b"HELO": (_wrong,) * 5,
+    b"LHLO": (ehlo,) * 5,
+    b"DATA": (*_TABLE[b"DATA"][:2], _bare(lmtp_data_without_recipients), *_TABLE[b"DATA"][3:]),
+}
+
+
+def _demanding(state: State, name: str, verbs: bytes, reply: Reply) -> State:
+    """As `state`, where these commands need something first."""
+    demanding = State(name)
+    demanding.update(state)
+    demanding.update({verb: _bare(_no(reply)) if verb == b"DATA" else _no(reply) for verb in verbs.split()})
+    if b"BDAT" in verbs:
+        demanding[b"BDAT"] = refuse_bdat(reply)
+    return demanding
+
+
+def _states(rows: Mapping[bytes, _Row]) -> States:
+    start, ready, mail_, rcpt_, chunks = (State(name) for name in ("START", "READY", "MAIL", "RCPT", "CHUNKS"))
+    turned_away = State("TURNED_AWAY")
+    for verb, runs in rows.items():
+        for state, run in zip((start, ready, mail_, rcpt_, chunks), runs, strict=True):
+            state[verb] = run
+        turned_away[verb] = _no(SESSION_REFUSED)
+    turned_away[b"QUIT"] = _quit
+    turned_away[b"BDAT"] = refuse_bdat(SESSION_REFUSED)
+    return States(
+        turned_away,
+        start,
+        _demanding(start, "START_IN_CLEAR", b"VRFY", TLS_REQUIRED),
+        _demanding(ready, "TLS_FIRST", b"MAIL RCPT DATA BDAT VRFY AUTH", TLS_REQUIRED),
+        _demanding(ready, "LOGIN_FIRST", b"MAIL", AUTH_REQUIRED),
+        ready,
+        mail_,
+        rcpt_,
+        chunks,
+    )
+
+
+SMTP: Final = _states(_TABLE | _SMTP_ROWS)
+LMTP: Final = _states(_TABLE | _LMTP_ROWS)

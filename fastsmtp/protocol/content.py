@@ -82,6 +82,10 @@ class ContentSpace:
 class Content:
     """The octets of one message. Not safe for use by two threads at once.
 
+    Args:
+        space: where it finds room.
+        binary: whether it has no lines, so that the rules for line ends and NUL do not hold (RFC 3030 3).
+
     Attributes:
         size: octets committed so far.
         clean: where the committed octets end in the buffer.
@@ -98,13 +102,21 @@ class Content:
     _faulty = False  # one of the rules below is broken
     _broken: OSError | None = None  # the file could not be written
     _bare = _nul = _hops = _long_line = False
+    _binary = False
 
-    def __init__(self, space: ContentSpace) -> None:
+    def __init__(self, space: ContentSpace, binary: bool = False) -> None:
         self._space = space
+        if binary:
+            self._binary = True
         self._buffer = buffer = space.pool.acquire(SIZES[0])
         self.view = view = memoryview(buffer)
         view[:_BASE] = IMPLIED
         self.filled = _BASE
+
+    @property
+    def arrived(self) -> int:
+        """Octets so far, committed or not."""
+        return self.size + self.filled - self.clean
 
     # -- receiving ----------------------------------------------------------------------------------------------------
 
@@ -176,9 +188,9 @@ class Content:
         """
         limits = self._space.limits
         region = self.view[self.clean : end]
-        if not self._bare and not line_ends_are_clean(region, limits.nul_in_data == "keep"):
+        if not self._binary and not self._bare and not line_ends_are_clean(region, limits.nul_in_data == "keep"):
             end = self._dirty(end)
-        if limits.max_text_line:
+        if limits.max_text_line and not self._binary:
             self._measure_lines(bytes(self.view[self.clean : end]))
         self.size += end - self.clean
         self.clean = end

@@ -51,7 +51,18 @@ class ScramKey:
 
     @classmethod
     def of(cls, password: str, salt: bytes, iterations: int = 4096) -> ScramKey:
-        """Make the key of a password; `salt` should be random, 16 octets or more (RFC 7677 4 asks for 4096 rounds)."""
+        """Make the key of a password.
+
+        Args:
+            password: ASCII; of any other, clients send a prepared form (SASLprep), for which see `protocol.scram`.
+            salt: random, 16 octets or more.
+            iterations: 4096 or more (RFC 7677 4).
+
+        Raises:
+            ValueError: the password is not ASCII.
+        """
+        if not password.isascii():
+            raise ValueError("a password that is not ASCII needs SASLprep: use fastsmtp.protocol.scram.key_of")
         salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         server_key = hmac.digest(salted, b"Server Key", "sha256")

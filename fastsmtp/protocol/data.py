@@ -31,6 +31,11 @@ class DataReader:
         self.content = content
         self.done = False
 
+    @property
+    def arrived(self) -> int:
+        """Octets so far."""
+        return self.content.size
+
     def room(self) -> memoryview:
         """Where to put the next octets."""
         return self.content.room()

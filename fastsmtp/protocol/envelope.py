@@ -76,7 +76,7 @@ class Sender(Mailbox):
         smtputf8: the transaction may carry UTF-8 in addresses and headers (RFC 6531).
         ret: what a bounce is to return, ``"FULL"`` or ``"HDRS"`` (RFC 3461 4.3).
         envid: the sender's own identifier of this envelope (RFC 3461 4.4).
-        auth: who submitted the message (AUTH=, RFC 4954 5), ``""`` for ``<>``; trusted from clients that logged in only.
+        auth: who submitted the message (AUTH=, RFC 4954 5), ``""`` for ``<>``, and for clients that have not logged in.
         require_tls: the message must never travel in clear text (RFC 8689).
         deliver_by: until when it should be delivered (RFC 2852).
         hold_for: seconds for which to hold it back (RFC 4865).
@@ -107,7 +107,7 @@ class Recipient(Mailbox):
     """One forward-path of RCPT and what its parameters said.
 
     Attributes:
-        notify: when to tell the sender, ``("NEVER",)`` or any of SUCCESS, FAILURE, DELAY (RFC 3461 4.1); None if not said.
+        notify: when to tell the sender: NEVER, or any of SUCCESS, FAILURE, DELAY (RFC 3461 4.1); None if not said.
         orcpt: the address that this one was made from, as ``(type, address)`` (RFC 3461 4.2).
     """
 

@@ -6,10 +6,11 @@ Everything else the session decides itself, as if the answer had been ACCEPT.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from .credentials import ScramKey
 from .replies import Reply
 
 if TYPE_CHECKING:
@@ -31,12 +32,19 @@ CLOSE: Final = Verdict.CLOSE
 Answer = Verdict | Reply | None  # None accepts
 """What a hook returns. A `Reply` of 2xx accepts with a text of its own, one of 4xx or 5xx refuses."""
 
+AuthAnswer = Answer | ScramKey
+"""What the `auth` hook returns: for SCRAM it hands out the key, and the session finds out whether the client has it."""
+
+DataAnswer = Answer | Sequence[Answer]
+"""What the `data` hook returns: one answer, or one for each recipient, in their order."""
+
 # Every hook there is, with what it is given behind the session. "store" is no hook of the handler: it is the question
 # that follows an accepted message where a store is configured.
 HOOKS: Final = (
     "welcome",  # ()                    a client has connected; before the banner
     "helo",  # (name: str)
     "ehlo",  # (name: str)
+    "auth",  # (credentials: Credentials)
     "mail",  # (sender: Sender)
     "rcpt",  # (recipient: Recipient)
     "data",  # (message: Message)       the content is complete; the client waits for its 250

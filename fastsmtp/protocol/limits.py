@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -27,3 +27,7 @@ class Limits:
     max_junk_commands: int = 100  # commands since the last accepted message that bring no mail nearer
     bare_newline: Literal["reject", "normalize", "keep"] = "reject"
     nul_in_data: Literal["reject", "keep"] = "reject"
+
+    def under_stress(self, few: int) -> Limits:
+        """With less patience for errors and junk: `few` of each at most."""
+        return replace(self, max_errors=min(self.max_errors, few), max_junk_commands=min(self.max_junk_commands, few))

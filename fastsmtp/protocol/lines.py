@@ -10,18 +10,31 @@ are looked at more closely only where a flight is longer than any line may be, o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
-from .replies import BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP, Reply
+from .replies import AUTH_LINE_TOO_LONG, BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP, Reply
 
+_AUTH: Final = (b"AUTH ", b"AUTH\t")
 _TLS_HANDSHAKE: Final = b"\x16"  # the first octet of a ClientHello: the client took this for a TLS port
+
+
+def is_auth(head: bytes) -> bool:
+    """Whether a line that begins so is an AUTH command."""
+    return head[: len(_AUTH[0])].upper() in _AUTH
 
 
 class OddLine(bytes):
     """A line that remembers how it ended: behind DATA it is content, and no LF may become a CR LF there."""
 
     end = b"\n"
+
+
+class LongLine(OddLine):
+    """A line longer than a command may be, and not longer than AUTH may be: what it is decides."""
+
+    def partition(self, separator: object) -> tuple[bytes, bytes, bytes]:
+        """No verb: whoever looks for one has to look closer."""
+        return b"", b"", b""
 
 
 class Fault(OddLine):
@@ -45,6 +58,12 @@ def _fault(line: bytes, reply: Reply) -> Fault:
     return fault
 
 
+def _long(line: bytes) -> LongLine:
+    long = LongLine(line)
+    long.end = _end_of(line)
+    return long
+
+
 def _end_of(line: bytes) -> bytes:
     return line.end if isinstance(line, OddLine) else b"\r\n"
 
@@ -59,24 +78,27 @@ class LineReader:
     """Cuts what the client sends into command lines.
 
     Args:
-        limit: octets of a line, CR LF included; a longer line is dropped to its end.
+        limit: octets of a command, CR LF included; a longer line is a `LongLine`.
+        auth_limit: octets of AUTH and its responses; a longer line is dropped to its end, whatever it is.
         discard_limit: octets after which an overlong line ends the session.
         lenient: whether a bare LF ends a line too (`bare_newline = normalize`).
 
     Attributes:
-        lines: the complete lines that nobody has taken yet, without CR LF.
+        lines: the complete lines that nobody has taken yet, without CR LF, the last one first.
         tail: of a line whose end is not there yet.
     """
 
-    __slots__ = ("_discard_limit", "_dropped", "_lenient", "_limit", "_odd", "lines", "tail")
+    __slots__ = ("_auth_limit", "_discard_limit", "_dropped", "_head", "_lenient", "_limit", "_odd", "lines", "tail")
 
-    def __init__(self, limit: int, discard_limit: int, lenient: bool) -> None:
+    def __init__(self, limit: int, auth_limit: int, discard_limit: int, lenient: bool) -> None:
         self._limit = limit
+        self._auth_limit = min(max(limit, auth_limit), discard_limit)
         self._discard_limit = discard_limit
         self._lenient = lenient
         self._odd = lenient  # whether a plain split is not enough: lenient, or there is a tail
         self._dropped = 0  # octets of the tail that are gone already
-        self.lines: Iterator[bytes] = iter(())
+        self._head = b""  # how they began
+        self.lines: list[bytes] = []
         self.tail = b""
 
     def feed(self, octets: bytes) -> None:
@@ -84,7 +106,8 @@ class LineReader:
         lines = octets.split(b"\r\n")
         if self._odd or lines.pop() or len(octets) > self._limit:
             lines = self._feed_oddly(octets)
-        self.lines = iter(lines)
+        lines.reverse()
+        self.lines = lines
 
     def _feed_oddly(self, octets: bytes) -> list[bytes]:
         """There is an unfinished line in front or at the end, or one that may be too long."""
@@ -98,11 +121,14 @@ class LineReader:
         return lines
 
     def _measured(self, line: bytes, dropped: int) -> bytes:
-        """The line, or the fault that it is if it is too long; `dropped` octets of it are gone."""
+        """The line, or what it is if it is too long; `dropped` octets of it are gone."""
         length = len(line) + dropped
         if length + 2 <= self._limit:
             return line
-        return _fault(line, self._early_fault(line, dropped, length + 1) or LINE_TOO_LONG)
+        if length + 2 <= self._auth_limit:
+            return _long(line)
+        too_long = AUTH_LINE_TOO_LONG if is_auth(self._head if dropped else line) else LINE_TOO_LONG
+        return _fault(line, self._early_fault(line, dropped, length + 1) or too_long)
 
     def _early_fault(self, line: bytes, dropped: int, length: int) -> Reply | None:
         """The fault that shows before the end of a line, in the order in which its octets would have shown it."""
@@ -121,19 +147,57 @@ class LineReader:
         """
         length = len(self.tail) + self._dropped
         fault = self._early_fault(self.tail, self._dropped, length)
-        if fault is None and length > self._limit:  # the last octet may be the CR of the line's end
+        if fault is None and length > self._auth_limit:  # the last octet may be the CR of the line's end
+            if not self._dropped:
+                self._head = self.tail[: len(_AUTH[0])]
             self._dropped = length - 1
             self.tail = self.tail[-1:]
         return fault
 
+    def take(self, size: int) -> bytes:
+        """Hand out the next `size` octets as they came, or as many as are there, and forget them.
+
+        The cost is that of the octets taken, however much waits behind them: chunks may be of one octet each.
+        """
+        taken = []
+        while self.lines and size > 0:
+            line = self.lines.pop()
+            octets = line + _end_of(line)
+            taken.append(octets[:size])
+            if len(octets) > size:
+                self._put_back(line, octets[size:])
+            size -= len(octets)
+        if size > 0:
+            taken.append(self.tail[:size])
+            self.tail = self.tail[size:]
+            self._odd = self._lenient or bool(self.tail)
+        return b"".join(taken)
+
+    def _put_back(self, line: bytes, rest: bytes) -> None:
+        """`rest` of a line was not taken: it is the beginning of the next one."""
+        end = _end_of(line)
+        if len(rest) < len(end):  # a CR LF was cut in two, and its LF does not end a line
+            self.feed(rest + self.take_rest())
+            return
+        text = rest[: -len(end)]
+        if end == OddLine.end:
+            text = OddLine(text)
+        self.lines.append(self._measured(text, 0))
+
     def take_rest(self) -> bytes:
         """Hand out everything that was not taken as a line, as it came, and forget it."""
-        rest = b"".join(line + _end_of(line) for line in self.lines) + self.tail
+        rest = b"".join([line + _end_of(line) for line in reversed(self.lines)]) + self.tail
+        self.lines.clear()
         self.tail = b""
         self._odd = self._lenient
         return rest
 
+    def discard(self) -> None:
+        """Forget everything that was not taken (RFC 3207 6)."""
+        self.take_rest()
+        self._dropped = 0
+
     @property
     def in_line(self) -> bool:
         """Whether there is a line, or a part of one, that nobody has taken."""
-        return bool(self.tail or self._dropped or self.lines.__length_hint__())  # type: ignore[attr-defined]
+        return bool(self.tail or self._dropped or self.lines)

@@ -1,4 +1,4 @@
-"""One SMTP conversation (RFC 5321), without any I/O: octets in; questions and reply octets out.
+"""One SMTP or LMTP conversation (RFC 5321, RFC 2033), without any I/O: octets in; questions and reply octets out.
 
 The driver hands in what it read, and sends what gathers in `output`:
 
@@ -6,41 +6,42 @@ The driver hands in what it read, and sends what gathers in `output`:
     session.receive(octets)                    commands; while `reader` is set, content
     session.content_received(length)           content that was put into reader.room(), without a copy
     session.answer(answer)                     to a question whose decider returned PENDING
+    session.go_on()                            when the replies have waited for `delay`, and are sent
+    session.tls_started(tls)                   when the handshake is done that `starting_tls` asked for
 
-`stopped` says that the session takes no commands now: it waits for an answer (`pending`), for content (`reader`), or
-for nothing any more (`closing`: the driver closes when the output is written).
+`stopped` says that the session takes no commands now: it waits for an answer (`pending`), for content (`reader`), for
+a delay to pass (`delay`), for TLS (`starting_tls`), or for nothing any more (`closing`: the driver closes when the
+output is written).
 
 Guarantees: replies come in the order of the commands, one for each; the replies are the same however the octets were
 cut; after any refused command, refused message or failed hook the state is what the rules say; a message is handed
 over once or not at all; nothing that came behind a reply that closes is executed. Assumes: one thread at a time.
+
+Three modules go with this one: `commands` has the states and what runs in them, `outcomes` what follows from an
+answer, and this one what holds them together. Handlers read a session's attributes; methods are for the driver and
+for those modules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from .commands import MAIL, RCPT, READY, START, TURNED_AWAY, look_closer
+from .chunking import ChunkReader, Swallower
+from .commands import look_closer
 from .content import Content
 from .data import DataReader
-from .envelope import Endpoint, Envelope, Message, Recipient, Sender
-from .events import ACCEPT, CLOSE, FAILED, PENDING, REJECT, STORE, Decider
+from .envelope import Endpoint, Envelope, Message
+from .events import ACCEPT, CLOSE, PENDING, REJECT, Decider
+from .extensions import Offer
 from .lines import LineReader
-from .replies import (
-    CANNOT_VERIFY,
-    HELP,
-    MAIL_OK,
-    OK,
-    OVERLOADED,
-    RCPT_OK,
-    REJECTED,
-    REJECTED_ADDRESS,
-    START_DATA,
-    TEMPORARY_FAILURE,
-    Reply,
-    SMTPError,
-)
+from .outcomes import ACCEPTED, OUTCOMES, SPECIAL, fail
+from .replies import OVERLOADED, Reply, SMTPError
+from .sasl import Exchange
 from .service import Service
+from .states import State
+from .tls import TLS
+from .xclient import XClient
 
 Finished = tuple[str, Envelope, int, Reply | None, float, int]
 """A message that got its verdict, for the log: its id, its envelope, octets of content, the reply (None: accepted with
@@ -49,25 +50,32 @@ the default text), when MAIL was accepted by the service's clock, and how many r
 A plain tuple: naming its parts costs 0.4 us a message.
 """
 
+Reader = DataReader | ChunkReader | Swallower
+
 
 class Session:
-    """One conversation with one client. Handlers read its attributes; its methods are for the driver.
+    """One conversation with one client. Handlers read its attributes; its methods are for the server.
 
     Attributes:
         id: unique over all workers and machines.
-        peer: the client's address.
+        peer: the client's address; behind a proxy the one that the proxy names.
         local: the address that the client connected to.
-        client_name: the argument of the last EHLO or HELO; empty before.
-        esmtp: whether that was EHLO.
+        client_name: the argument of the last EHLO, HELO or LHLO; empty before.
+        esmtp: whether that was not HELO.
+        tls: what was negotiated; None in clear text.
+        user: who has logged in; None before.
+        xclient: what a trusted proxy has told with XCLIENT, if it did.
         envelope: the transaction at hand, if any.
         messages: how many messages were accepted in this session.
         service: the server's name, limits and offers.
     """
 
     __slots__ = (
-        "_behind_data", "_errors", "_junk", "_lines", "_offer", "_recipients_refused", "_reply", "_started", "_state",
-        "_transactions", "_user_data", "client_name", "closing", "deciders", "driver", "envelope", "esmtp", "finished",
-        "id", "local", "messages", "output", "peer", "pending", "reader", "said_goodbye", "service", "stopped",
+        "_behind", "_errors", "_junk", "_protocol", "_then", "_user_data", "auth_failures", "client", "client_name",
+        "closing", "content", "copies", "deciders", "delay", "driver", "envelope", "esmtp", "exchange", "finished",
+        "home", "id", "last_words", "line", "lines", "local", "may_xclient", "messages", "offer", "output",
+        "own_reply", "peer", "pending", "reader", "recipients_refused", "refusals", "said_goodbye", "service",
+        "started", "starting_tls", "state", "stopped", "tls", "transactions", "user", "verdicts", "xclient",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +86,9 @@ class Session:
         id: str,
         peer: Endpoint,
         local: Endpoint,
+        tls: TLS | None = None,
+        may_xclient: bool = False,
+        client: bytes | None = None,
     ) -> None:
         limits = service.limits
         # per connection: what handlers may know
@@ -85,33 +96,54 @@ class Session:
         self.id = id
         self.peer = peer
         self.local = local
+        self.tls = tls
         self.client_name = ""
         self.esmtp = False
+        self.user: str | None = None
+        self.xclient: XClient | None = None
         self.messages = 0
+        self._protocol = "SMTP"
         self._user_data: dict[str, object] | None = None
         # per connection: the machine
         self.deciders = deciders  # for each question that somebody decides
         self.driver = driver  # for the deciders; the session does not look at it
+        self.client = client  # under which the service remembers it
+        self.may_xclient = may_xclient  # the client is a proxy that we trust
         self.output: list[bytes] = []  # replies, for the driver to send and clear
         self.finished: list[Finished] = []  # for the log; the driver clears it
+        self.refusals: list[tuple[bytes, Reply]] = []  # command lines that were refused, likewise
         self.pending: tuple[str, tuple[Any, ...]] | None = None  # the question that waits for its answer
+        self.delay = 0.0  # seconds for which the output is to wait
+        self.starting_tls = False  # the handshake comes next
         self.closing = False
         self.stopped = False
         self.said_goodbye = False  # the client said QUIT
-        self._lines = LineReader(
-            limits.max_command_octets, limits.max_line_discard_octets, limits.bare_newline == "normalize"
+        self.last_words: Reply | None = None  # what we said, if it was us who ended the session
+        self.lines = LineReader(
+            limits.max_command_octets,
+            limits.max_auth_octets,
+            limits.max_line_discard_octets,
+            limits.bare_newline == "normalize",
         )
-        self._state = TURNED_AWAY  # until the banner
-        self._offer = service.plain_offer
+        self.line = b""  # the command at hand
+        self.state: State = service.states.turned_away  # until the banner
+        self.home: State = self.state  # the state between two transactions
+        self.offer: Offer = service.no_offer
+        self.exchange: Exchange | None = None  # AUTH is under way
+        self.auth_failures = 0
         self._errors = self._junk = 0  # since the last accepted message
-        self._transactions = 0
+        self.transactions = 0
         # per transaction
         self.envelope: Envelope | None = None
-        self.reader: DataReader | None = None  # while what comes is content, not commands
-        self._recipients_refused = 0
-        self._behind_data = b""  # what the flight with DATA brought behind it
-        self._reply: Reply | None = None  # the data hook's own, while the store works
-        self._started = 0.0
+        self.content: Content | None = None  # of the message at hand
+        self.reader: Reader | None = None  # while what comes is content, not commands
+        self._then: Callable[[Session, Any], None]  # what is to be done when the reader is
+        self._behind: bytes | None = None  # what the flight with DATA or BDAT brought behind it
+        self.recipients_refused = 0
+        self.own_reply: Reply | None = None  # the data hook's own, while the store works
+        self.verdicts: list[Reply | None] | None = None  # the data hook's, if there is one for each recipient
+        self.copies = 1  # how often the next refusal is said
+        self.started = 0.0
 
     # -- for handlers -------------------------------------------------------------------------------------------------
 
@@ -134,22 +166,22 @@ class Session:
 
     @property
     def protocol(self) -> str:
-        """The protocol as a Received field names it (RFC 5321 4.4, RFC 6531 4.3)."""
+        """The protocol as a Received field names it (RFC 3848, RFC 6531 4.3): SMTP, ESMTPSA, UTF8LMTPS, ..."""
         if self.envelope and self.envelope.sender.smtputf8:
-            return "UTF8SMTP"
-        return "ESMTP" if self.esmtp else "SMTP"
+            return "UTF8" + self._protocol.removeprefix("E")
+        return self._protocol
 
     # -- for the driver -----------------------------------------------------------------------------------------------
 
     def greet(self) -> None:
         """The client has connected: say the banner."""
-        self._ask("welcome")
+        self.ask("welcome")
         self._work()
 
     def receive(self, octets: bytes) -> None:
         """Take octets, commands or content, unless an answer is pending."""
         if self.reader is None:
-            self._lines.feed(octets)
+            self.lines.feed(octets)
         else:
             self._receive_content(octets)
         self._work()
@@ -171,6 +203,19 @@ class Session:
         self._conclude(hook, answer, arguments)
         self._work()
 
+    def go_on(self) -> None:
+        """The delay has passed, and the output is sent."""
+        self.delay = 0.0
+        self.rest()
+        self._work()
+
+    def tls_started(self, tls: TLS) -> None:
+        """The handshake is done: the session is as new (RFC 3207 4.2)."""
+        self.starting_tls = False
+        self.tls = tls
+        self.forget()
+        self.rest()
+
     def wait(self, hook: str, arguments: tuple[Any, ...]) -> None:
         """A question waits for its answer. A decider says so itself where another thread may have to answer for it."""
         self.pending = (hook, arguments)
@@ -179,71 +224,75 @@ class Session:
     def stop_waiting(self) -> None:
         """The answer is there."""
         self.pending = None
-        self.stopped = self.closing
+        self.rest()
 
     def overloaded_reply(self) -> Reply:
         """The answer to a question that nobody has time for: at the banner it ends the session."""
-        return OVERLOADED if self._state is not TURNED_AWAY else self.service.replies.too_busy
+        turned_away = self.service.states.turned_away
+        return OVERLOADED if self.state is not turned_away else self.service.replies.too_busy
 
     def turn_away(self, reply: Reply) -> None:
         """Refuse the client before anything else was said."""
-        self._say(reply)
+        self.say(reply)
 
     def time_out(self) -> None:
         """A deadline has passed: say so and close."""
-        self._ask("timeout")
+        self.ask("timeout")
 
     def shut_down(self) -> None:
         """The server goes away, between two commands."""
-        self._say(self.service.replies.shutting_down)
+        self.say(self.service.replies.shutting_down)
 
     def disconnected(self) -> None:
         """The connection is gone; nothing unfinished is kept."""
-        self._end_transaction()
-        self._close()
-        self._ask("closed")
+        self.end_transaction()
+        self.close()
+        self.ask("closed")
 
     @property
     def in_command(self) -> bool:
         """Whether there is input that was not executed."""
-        return self._lines.in_line
+        return self.lines.in_line
 
     # -- the machine --------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         """Execute the commands that are there, until something stops us."""
         while not self.stopped:
-            for line in self._lines.lines:
+            lines = self.lines.lines
+            while lines:
+                self.line = line = lines.pop()
                 verb, _, argument = line.partition(b" ")
-                run = self._state.get(verb)
+                run = self.state.get(verb)
                 try:
                     # Hot path: isprintable proves a line free of controls in 0.26 us, a regular expression in 0.35.
                     if run is None or not line.decode("latin-1").isprintable():
-                        run, argument = look_closer(self._state, line)
+                        run, argument = look_closer(self.state, line)
                     run(self, argument)
                 except SMTPError as error:
-                    self._refuse(error.reply)
+                    self.refuse_command(error.reply)
                 if self.stopped:
                     break  # type: ignore[unreachable]  # the command has done it
             else:
-                if self._lines.tail and (fault := self._lines.judge_tail()):
-                    self._refuse(fault)
+                if self.lines.tail and (fault := self.lines.judge_tail()):
+                    self.line = self.lines.tail
+                    self.refuse_command(fault)
                 return
-            if self._behind_data:  # type: ignore[unreachable]
-                octets, self._behind_data = self._behind_data, b""
+            if self._behind is not None:  # type: ignore[unreachable]
+                octets, self._behind = self._behind, None
                 self._receive_content(octets)
 
-    def _ask(self, hook: str, *arguments: object) -> None:
+    def ask(self, hook: str, *arguments: object) -> None:
         """Have a question decided. What nobody decides is accepted."""
         decide = self.deciders.get(hook)
         if decide is None or (answer := decide(self, arguments)) is None:
-            _ACCEPTED[hook](self, None, *arguments)
+            ACCEPTED[hook](self, None, *arguments)
         else:
             self._conclude(hook, answer, arguments)
 
     def _conclude(self, hook: str, answer: Any, arguments: tuple[Any, ...]) -> None:
         """Do what follows from an answer."""
-        accept, refusal, refuse = _OUTCOMES[hook]
+        accept, refusal, refuse = OUTCOMES[hook]
         if answer is None or answer is ACCEPT:
             accept(self, None, *arguments)
             return
@@ -257,60 +306,104 @@ class Session:
         if isinstance(answer, Reply):
             (accept if answer.code < 300 else refuse)(self, answer, *arguments)
         else:
-            assert answer is FAILED
-            self._fail(hook, arguments)
+            follow: Callable[..., None] = SPECIAL.get(type(answer), fail)
+            follow(self, hook, answer, arguments)
 
-    def _fail(self, hook: str, arguments: tuple[Any, ...]) -> None:
-        """A hook raised, or did not answer in time: 451, and the transaction is over."""
-        if hook in ("error", "timeout", "closed"):
-            _OUTCOMES[hook][0](self, None, *arguments)
-        elif hook in ("data", STORE):
-            self._refuse_message(TEMPORARY_FAILURE)
-        else:
-            self._say(TEMPORARY_FAILURE)
-            self._end_transaction()
-            if hook == "welcome":
-                self._close()
+    def rest(self) -> None:
+        """One reason to stop is gone: see whether there is another."""
+        self.stopped = bool(self.closing or self.reader or self.pending or self.delay or self.starting_tls)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """The session is over when the output is sent."""
         self.closing = self.stopped = True
 
-    def _say(self, reply: Reply) -> None:
+    def say(self, reply: Reply) -> None:
+        """Answer the client."""
         self.output.append(reply.encoded)
-        if reply.plain:
-            return
+        if not reply.plain:
+            self._count(reply)
+
+    def _count(self, reply: Reply) -> None:
+        """A reply has consequences: it closes, or it was an error."""
+        limits = self.service.limits
         if reply.close:
-            self._close()
-        else:
-            self._errors += 1
-            if self._errors >= self.service.limits.max_errors:
-                self._say(self.service.replies.too_many_errors)
+            self.last_words = reply
+            self.close()
+            return
+        self._errors += 1
+        if self._errors >= limits.error_delay_after:
+            self.hold_back(limits.error_delay)
+        if self._errors >= limits.max_errors:
+            self.say(self.service.replies.too_many_errors)
 
-    def _refuse(self, reply: Reply) -> None:
-        """The protocol refuses a command."""
-        self._ask("error", reply)
+    def hold_back(self, seconds: float) -> None:
+        """The replies so far are to be sent later, and nothing is executed meanwhile."""
+        if seconds > 0:
+            self.delay = max(self.delay, seconds)
+            self.stopped = True
 
-    @property
-    def _transaction(self) -> Envelope:
-        """The envelope, in the states that have one."""
-        assert self.envelope is not None
-        return self.envelope
+    def refuse(self, reply: Reply) -> None:
+        """Refuse the command at hand."""
+        self.refusals.append((self.line, reply))
+        self.say(reply)
 
-    def _count_junk(self) -> None:
+    def refuse_command(self, reply: Reply) -> None:
+        """The protocol refuses the command at hand, which the handler may want to know."""
+        self.ask("error", reply)
+
+    def count_junk(self) -> None:
+        """Count a command that brings no mail nearer."""
         self._junk += 1
         if self._junk > self.service.limits.max_junk_commands:
             raise SMTPError(self.service.replies.too_many_junk)
 
-    def _start_data(self) -> None:
-        """Everything behind DATA is content, also what was read together with it."""
-        assert self.envelope is not None
-        content = Content(self.service.space)
-        if self.envelope.sender.size:
-            content.reserve(self.envelope.sender.size)
-        self.reader = DataReader(content)
+    # -- between two transactions -------------------------------------------------------------------------------------
+
+    def named(self, name: str, esmtp: bool) -> None:
+        """The client has said who it is, which also ends a transaction (RFC 5321 4.1.4)."""
+        self.end_transaction()
+        self.client_name = name
+        self.esmtp = esmtp
+        self.offer = self.service.offer_to(self) if esmtp else self.service.no_offer
+        self.find_home()
+
+    def find_home(self) -> None:
+        """Which commands are legal between two transactions: TLS, login or name may have changed."""
+        self.home = self.state = self.service.home_of(self)
+        if self.esmtp:
+            name = "LMTP" if self.service.policy.lmtp else "ESMTP"
+            self._protocol = f"{name}{'S' if self.tls else ''}{'A' if self.user is not None else ''}"
+        else:
+            self._protocol = "SMTP"
+
+    def forget(self) -> None:
+        """Start anew, for a client of whom nothing is known (RFC 3207 4.2; XCLIENT). Counts of errors stay."""
+        self.end_transaction()
+        self.client_name = ""
+        self.esmtp = False
+        self.user = None
+        self.offer = self.service.no_offer
+        self.find_home()
+
+    def message_accepted(self) -> None:
+        """A message was: the client is no nuisance."""
+        self.messages += 1
+        self._errors = self._junk = 0
+
+    # -- content ------------------------------------------------------------------------------------------------------
+
+    def read(self, reader: Reader, then: Callable[[Session, Any], None], behind: bytes) -> None:
+        """What comes next is no command: until the reader is done everything goes to it.
+
+        Args:
+            reader: takes the octets.
+            then: what is to be done with the reader when it is done.
+            behind: octets that are there already.
+        """
+        self.reader = reader
+        self._then = then
+        self._behind = behind or None
         self.stopped = True
-        self._say(START_DATA)
-        self._behind_data = self._lines.take_rest()
 
     def _receive_content(self, octets: bytes) -> None:
         rest = memoryview(octets)
@@ -328,151 +421,56 @@ class Session:
         try:
             surplus = reader.received(length)
         except SMTPError as error:  # far too large: there is no hope of reading it to its end
-            self._refuse_message(error.reply)
+            self.finish(self.message_id, error.reply)
+            self.say(error.reply)
             return
         if reader.done:
             if surplus or behind:
-                self._lines.feed(surplus + behind)
-            self._end_of_data(reader.content)
+                self.lines.feed(surplus + behind)
+            self._then(self, reader)
 
-    def _end_of_data(self, content: Content) -> None:
+    @property
+    def transaction(self) -> Envelope:
+        """The envelope, in the states that have one."""
         assert self.envelope is not None
+        return self.envelope
+
+    @property
+    def message_id(self) -> str:
+        """Of the message at hand."""
+        return f"{self.id}.{self.transactions}"
+
+    @property
+    def replies_due(self) -> int:
+        """How many replies the message at hand gets: LMTP has one for each accepted recipient (RFC 2033 4.2)."""
+        return len(self.transaction.recipients) if self.service.policy.lmtp else 1
+
+    def judge(self, content: Content) -> None:
+        """The content is complete: hand the message over, unless it breaks a rule."""
         if broken_rule := content.verdict():
-            self._finish(self._message_id(), broken_rule)
-            self._refuse(broken_rule)
+            self.copies = self.replies_due
+            self.finish(self.message_id, broken_rule)
+            self.ask("error", broken_rule)
         else:
-            self._ask("data", Message(self._message_id(), self.envelope, content.octets(), self))
+            self.ask("data", Message(self.message_id, self.transaction, content.octets(), self))
 
-    def _message_id(self) -> str:
-        return f"{self.id}.{self._transactions}"
-
-    def _finish(self, message_id: str, reply: Reply | None) -> None:
+    def finish(self, message_id: str, reply: Reply | None) -> None:
         """The message got its verdict: whatever it was, the transaction is over (RFC 5321 4.1.1.4)."""
-        if self.envelope and self.reader:
-            size = max(self.reader.content.size, 0)
-            self.finished.append((message_id, self.envelope, size, reply, self._started, self._recipients_refused))
-        self._end_transaction()
+        if self.envelope and self.content:
+            size = max(self.content.size, 0)
+            self.finished.append((message_id, self.envelope, size, reply, self.started, self.recipients_refused))
+        self.end_transaction()
 
-    def _end_transaction(self) -> None:
+    def end_transaction(self) -> None:
+        """Forget the transaction, if there is one."""
+        if self.content:
+            self.content.release()
+            self.content = None
         if self.reader:
-            self.reader.content.release()
             self.reader = None
-            self.stopped = self.closing
+            self.rest()
         if self.envelope:
             self.envelope = None
-            self._recipients_refused = 0
-            self._state = READY
-
-    # -- what answers do ----------------------------------------------------------------------------------------------
-
-    def _welcomed(self, reply: Reply | None) -> None:
-        self._state = START
-        self._say(reply or self.service.replies.banner)
-
-    def _named_ehlo(self, reply: Reply | None, name: str) -> None:
-        self._named(name, True)
-        self._say(self.service.ehlo_reply(reply))
-
-    def _named_helo(self, reply: Reply | None, name: str) -> None:
-        self._named(name, False)
-        self._say(reply or self.service.helo)
-
-    def _named(self, name: str, esmtp: bool) -> None:
-        self._end_transaction()
-        self._state = READY
-        self.client_name = name
-        self.esmtp = esmtp
-        self._offer = self.service.offer if esmtp else self.service.plain_offer
-
-    def _sender_accepted(self, reply: Reply | None, sender: Sender) -> None:
-        self.envelope = Envelope(sender)
-        self._state = MAIL
-        self._transactions += 1
-        self._started = self.service.clock()
-        self._say(reply or MAIL_OK)
-
-    def _recipient_accepted(self, reply: Reply | None, recipient: Recipient) -> None:
-        assert self.envelope is not None
-        self.envelope.recipients.append(recipient)
-        self._state = RCPT
-        self._say(reply or RCPT_OK)
-
-    def _recipient_refused(self, reply: Reply, recipient: Recipient) -> None:
-        self._recipients_refused += 1
-        self._say(reply)
-
-    def _data_accepted(self, reply: Reply | None, message: Message) -> None:
-        if STORE in self.deciders:
-            self._reply = reply
-            self._ask(STORE, message)
-        else:
-            self._message_accepted(reply, message)
-
-    def _stored(self, reply: Reply | None, message: Message) -> None:
-        own, self._reply = self._reply, None
-        self._message_accepted(reply or own, message)
-
-    def _message_accepted(self, reply: Reply | None, message: Message) -> None:
-        self.messages += 1
-        self._errors = self._junk = 0
-        self._finish(message.id, reply)
-        if reply:
-            self._say(reply)
-        else:
-            self.output.append(b"250 2.0.0 accepted, %b\r\n" % message.id.encode())
-
-    def _message_refused(self, reply: Reply, message: Message) -> None:
-        self._refuse_message(reply)
-
-    def _refuse_message(self, reply: Reply) -> None:
-        self._finish(self._message_id(), reply)
-        self._say(reply)
-
-    def _reset(self, reply: Reply | None) -> None:
-        self._end_transaction()
-        self._say(reply or OK)
-
-    def _error_reported(self, own: Reply | None, reply: Reply) -> None:
-        self._say(own or reply)
-        if reply.close:
-            self._close()
-
-    def _timed_out(self, reply: Reply | None) -> None:
-        self._end_transaction()
-        self._say(reply if reply and reply.code == 421 else self.service.replies.timeout)
-        self._close()
-
-    def _closed(self, reply: Reply | None) -> None:
-        pass
-
-    def _refused(self, reply: Reply, *arguments: object) -> None:
-        self._say(reply)
-
-    def _noop_done(self, reply: Reply | None, argument: str) -> None:
-        self._say(reply or OK)
-
-    def _help_done(self, reply: Reply | None, argument: str) -> None:
-        self._say(reply or HELP)
-
-    def _vrfy_done(self, reply: Reply | None, argument: str) -> None:
-        self._say(reply or CANNOT_VERIFY)
-
-
-# What follows from an answer: what acceptance does, the reply of a REJECT, what a refusal does.
-_OUTCOMES: Final[dict[str, tuple[Callable[..., None], Reply, Callable[..., None]]]] = {
-    "welcome": (Session._welcomed, REJECTED, Session._refused),
-    "helo": (Session._named_helo, REJECTED_ADDRESS, Session._refused),
-    "ehlo": (Session._named_ehlo, REJECTED_ADDRESS, Session._refused),
-    "mail": (Session._sender_accepted, REJECTED_ADDRESS, Session._refused),
-    "rcpt": (Session._recipient_accepted, REJECTED_ADDRESS, Session._recipient_refused),
-    "data": (Session._data_accepted, REJECTED, Session._message_refused),
-    STORE: (Session._stored, REJECTED, Session._message_refused),
-    "rset": (Session._reset, REJECTED, Session._refused),
-    "noop": (Session._noop_done, REJECTED, Session._refused),
-    "vrfy": (Session._vrfy_done, REJECTED_ADDRESS, Session._refused),
-    "help": (Session._help_done, REJECTED, Session._refused),
-    "error": (Session._error_reported, REJECTED, Session._error_reported),
-    "timeout": (Session._timed_out, REJECTED, Session._timed_out),
-    "closed": (Session._closed, REJECTED, Session._refused),
-}
-_ACCEPTED: Final = {hook: accept for hook, (accept, _, _) in _OUTCOMES.items()}
+            self.recipients_refused = 0
+            self.verdicts = None
+            self.state = self.home

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
-from ..handler import Handler, Hook, WorkerInfo, hooks_of
+from ..handler import Handler, Hook, Kind, WorkerInfo, hooks_of
+from ..protocol.credentials import Credentials
+from ..protocol.events import AuthAnswer
+from ..protocol.session import Session
+from ..users import UsersFile
 
 
 class ApplicationError(Exception):
@@ -19,21 +23,51 @@ class Application:
 
     Args:
         target: one of these, or None: all mail is accepted and goes to the store.
+        users: decides logins, instead of the handler.
     """
 
-    def __init__(self, target: object | None) -> None:
+    def __init__(self, target: object | None, users: UsersFile | None = None) -> None:
         self._target = target
+        self._users = users
         self.new_handler: Callable[[], object] = _maker(target)
 
     def hooks_of(self, handler_class: type) -> dict[str, Hook]:
-        """The hooks that a handler's class implements."""
-        return hooks_of(handler_class)
+        """The hooks that a handler's class implements. Where there is a users file, it decides logins instead."""
+        hooks = hooks_of(handler_class)
+        users = self._users
+        if users is None:
+            return hooks
+
+        def auth(handler: object, session: Session, credentials: Credentials) -> AuthAnswer:
+            return users.check(session, credentials)
+
+        return {**hooks, "auth": Hook("auth", Kind.THREAD, auth)}
+
+    @property
+    def auth_mechanisms(self) -> tuple[str, ...]:
+        """The SASL mechanisms that it can decide."""
+        if self._users:
+            return self._users.mechanisms
+        return getattr(self._target, "auth_mechanisms", Handler.auth_mechanisms)
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether anybody can log in; unknown (True) before a factory was called."""
+        return self._users is not None or self._decides_logins
+
+    @property
+    def _decides_logins(self) -> bool:
+        return self._target is not None and self._users is None and self._may_have("auth")
+
+    def _may_have(self, hook: str) -> bool:
+        """Whether the handlers have a hook; unknown (True) before a factory was called."""
+        target_class: type = self._target if isinstance(self._target, type) else type(self._target)
+        return not issubclass(target_class, Handler) or hook in self.hooks_of(target_class)
 
     @property
     def keeps_mail(self) -> bool:
         """Whether the handler has a say in what becomes of a message; unknown (True) before a factory was called."""
-        target_class = self._target if isinstance(self._target, type) else type(self._target)
-        return not issubclass(target_class, Handler) or "data" in self.hooks_of(target_class)
+        return self._target is not None and self._may_have("data")
 
     def lifespan(self, worker: WorkerInfo) -> AbstractAsyncContextManager[Any]:
         """What the application wants open while a worker lives."""

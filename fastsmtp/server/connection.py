@@ -1,4 +1,4 @@
-"""The transport adapter of a session: reads, writes, flow control, deadlines, and the way out.
+"""The transport adapter of a session: reads, writes, flow control, delays, deadlines, STARTTLS, and the way out.
 
 Guarantees: commands are read into a buffer that all connections share, content straight into the message's own memory;
 the replies of a flight leave in one write; while a hook works or output waits to be sent, no more than one read is kept
@@ -12,13 +12,18 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from time import monotonic
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from ..protocol.data import DataReader
 from ..protocol.envelope import Endpoint
-from ..protocol.session import Session
+from ..protocol.replies import EARLY_TALKER, Reply
+from ..protocol.session import Reader, Session
+from ..protocol.tls import TLS
 from .dispatch import Running, Tables
-from .reception import Reception
+from .sockets import endpoint
+from .tls import TLSLayer
+
+if TYPE_CHECKING:
+    from .entrance import Entrance
 
 _log = logging.getLogger("fastsmtp.worker")
 _LINGER_OCTETS: Final = 262144  # read and dropped behind the last reply, so that no reset swallows it
@@ -33,25 +38,30 @@ class Connection(asyncio.BufferedProtocol):
         "_backlog",
         "_began_with",
         "_blocked",
+        "_client",
         "_closed",
         "_data_began",
         "_deaf",
         "_depart",
         "_eof",
+        "_held",
         "_leaving",
         "_lingered",
         "_local",
         "_lost",
         "_noted",
+        "_peer",
         "_reader",
         "_receive_view",
         "_reception",
+        "_tls",
         "_transport",
         "_unsent",
         "_work",
         "_write",
         "context",
         "deadline",
+        "entrance",
         "handler",
         "late",
         "opened",
@@ -64,12 +74,18 @@ class Connection(asyncio.BufferedProtocol):
     handler: object
     tables: Tables
 
-    def __init__(self, reception: Reception, local: Endpoint | None) -> None:
+    def __init__(
+        self, entrance: Entrance, peer: Endpoint | None = None, local: Endpoint | None = None, tls: TLS | None = None
+    ) -> None:
         # per process
-        self._reception = reception
+        self.entrance = entrance
+        self._reception = reception = entrance.reception
         self._receive_view = reception.receive_view
-        self._local = local  # the listener's address, where it has only one
         # per connection
+        self._peer = peer  # as a proxy has told it
+        self._local = local or entrance.local
+        self._tls = tls
+        self._client: bytes | None = None  # under which the client is counted
         self._transport: asyncio.Transport
         self._work = reception.turn.work
         self._depart = reception.turn.leave
@@ -77,12 +93,13 @@ class Connection(asyncio.BufferedProtocol):
         self.opened = monotonic()
         self.context = copy_context()  # the hooks of a session share their context variables
         # reading: what get_buffer and buffer_updated look at
-        self._reader: DataReader | None = None  # where content goes now
+        self._reader: Reader | None = None  # where content goes now
         self._deaf = False  # what is read now cannot be looked at: a hook works, output waits, or all is said
         # what the deafness comes from
         self.running: Running | None = None  # set by the dispatcher
         self.late: Running | None = None  # likewise
         self._blocked = False  # the client does not read
+        self._held = False  # the output waits for its time
         self._lingered = -1  # octets dropped behind our last reply; -1: we are still talking
         # what happened meanwhile
         self._backlog = b""  # read while deaf
@@ -93,7 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         self._leaving = reception.stopping  # the server goes away: say so between two transactions
         # for the sweep
         self.deadline = _NEVER
-        self._began_with: DataReader | None = None  # whose time began at...
+        self._began_with: Reader | None = None  # whose time began at...
         self._data_began = 0.0
         self._unsent = 0  # octets of output when progress was looked at last
 
@@ -102,26 +119,54 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self._write = self._transport.write
-        reception = self._reception
-        peer = _endpoint(transport.get_extra_info("peername"))
-        local = self._local or _endpoint(transport.get_extra_info("sockname"))
-        full = reception.is_full
+        entrance, reception = self.entrance, self._reception
+        told, peer = self._peer is not None, self._peer or endpoint(transport.get_extra_info("peername"))
+        local = self._local or endpoint(transport.get_extra_info("sockname"))
+        may_xclient = entrance.may_xclient(peer.host, told)
+        self._client, refusal = entrance.admit(peer.host, told, may_xclient)
         reception.connections.add(self)
         try:
             self.handler = reception.application.new_handler()
             self.tables = reception.tables_of(self.handler)
         except Exception:
             _log.exception("no handler could be made for %s", peer)
-            full = True
-        session_id = reception.new_id()
-        if full:
-            self.session = Session(reception.service, {}, self, session_id, peer, local)
-            self.session.turn_away(reception.service.replies.too_busy)
-            self._eof = True  # whatever it says: lingering would take the descriptors that we do not have
+            refusal = entrance.service.replies.too_busy
+        deciders = {} if refusal else self.tables.on_loop
+        self.session = Session(
+            entrance.service,
+            deciders,
+            self,
+            reception.new_id(),
+            peer,
+            local,
+            self._tls,
+            may_xclient,
+            self._client,
+        )
+        if refusal:
+            self._turn_away(refusal)
+        elif entrance.greet_wait:
+            self._deaf = True
+            asyncio.get_running_loop().call_later(entrance.greet_wait, self._greet)
         else:
-            self.session = Session(reception.service, self.tables.on_loop, self, session_id, peer, local)
             self.session.greet()
+            self._send()
+
+    def _turn_away(self, refusal: Reply) -> None:
+        self.session.turn_away(refusal)
+        self._eof = True  # whatever it says: lingering would take the descriptors that we do not have
         self._send()
+        self.deadline = self._reception.now + self.entrance.config.refusal_timeout
+
+    def _greet(self) -> None:
+        """The wait before the banner is over."""
+        if self._lost:
+            return
+        if self._backlog and self.entrance.config.early_talker == "reject":
+            self.session.turn_away(EARLY_TALKER)
+        else:
+            self.session.greet()
+        self.resume()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         reader = self._reader
@@ -149,14 +194,14 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = None
         self._transport.pause_reading()
         self._unsent = self._transport.get_write_buffer_size()
-        self.deadline = self._reception.now + self._reception.config.write_timeout
+        self.deadline = self._reception.now + self.entrance.config.write_timeout
 
     def resume_writing(self) -> None:
         self._blocked = False
         if self._lingered >= 0:
-            self.deadline = self._reception.now + self._reception.config.linger_timeout
+            self.deadline = self._reception.now + self.entrance.config.linger_timeout
         elif not self._lost:
-            self.deadline = self._reception.command_deadline
+            self.deadline = self.entrance.command_deadline
             self._transport.resume_reading()
             self.resume()
 
@@ -194,12 +239,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._lingered >= 0:
             return
         session = self.session
-        if self._backlog and self.running is None and not self._blocked and not session.closing:
-            backlog, self._backlog = self._backlog, b""
-            session.receive(backlog)
-            self._transport.resume_reading()
-        if self.running is None:
-            self._deaf = self._blocked
+        if self.running is None and not self._blocked and not self._held:
+            self._deaf = False
+            if self._backlog and not session.closing and not session.delay and not session.starting_tls:
+                backlog, self._backlog = self._backlog, b""
+                session.receive(backlog)
+                self._transport.resume_reading()
         self._send()
 
     def _send(self) -> None:
@@ -208,23 +253,50 @@ class Connection(asyncio.BufferedProtocol):
         if session.pending is not None:
             self._wait_for_answer()
             return
-        if session.finished:
-            self._log_messages()
+        if session.delay:
+            self._hold_back(session.delay)
+            return
+        if session.finished or session.refusals:
+            self._log_verdicts()
         if self._leaving and session.envelope is None and not session.closing:
             session.shut_down()
         output = session.output
         if output:
-            self.deadline = self._reception.command_deadline
+            self.deadline = self.entrance.command_deadline
             self._depart(self._write, output[0] if len(output) == 1 else b"".join(output))
             output.clear()
         self._reader = None
         if session.stopped or self._eof:
             self._look_ahead(session)
 
+    def _hold_back(self, delay: float) -> None:
+        """The replies wait, and nobody is heard meanwhile; a timer waits with them, and no thread."""
+        self._deaf = True
+        self._reader = None
+        if not self._held:
+            self._held = True
+            self.deadline = _NEVER
+            asyncio.get_running_loop().call_later(delay, self._let_go)
+
+    def _let_go(self) -> None:
+        """The delay is over: send what waited, then go on."""
+        self._held = False
+        session = self.session
+        if self._lost or session.pending is not None:
+            return
+        if session.output:
+            self._depart(self._write, b"".join(session.output))
+            session.output.clear()
+        session.go_on()
+        self.resume()
+
     def _look_ahead(self, session: Session) -> None:
         """What comes next is no command."""
         if session.closing:
             self._finish()
+        elif session.starting_tls:
+            self._deaf = True
+            self._depart(self._start_tls, None)
         elif self._eof:
             if not self._blocked:
                 self._depart(self._hang_up, False)
@@ -239,18 +311,21 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = running.deadline
         running.begin()
 
-    def _log_messages(self) -> None:
-        session = self.session
+    def _log_verdicts(self) -> None:
+        session, access_log = self.session, self._reception.access_log
         for finished in session.finished:
             self._noted = True
-            self._reception.access_log.message(session, finished, monotonic())
+            access_log.message(session, finished, monotonic())
         session.finished.clear()
+        for line, reply in session.refusals:
+            access_log.refusal(session, line, reply, monotonic())
+        session.refusals.clear()
 
     def _expect_content(self, session: Session) -> None:
         if self._began_with is not session.reader:
             self._began_with = session.reader
             self._data_began = self._reception.now
-            self.deadline = self._data_began + self._reception.config.data_timeout
+            self.deadline = self._data_began + self.entrance.config.data_timeout
         self._reader = session.reader
 
     def _overhear(self, length: int) -> None:
@@ -264,9 +339,42 @@ class Connection(asyncio.BufferedProtocol):
 
     def _put_off(self, octets: bytes) -> None:
         """Keep what was read, and stop reading."""
-        if not self._lost and self._lingered < 0:
+        if self._lost or self._lingered >= 0:
+            return
+        # What came behind STARTTLS in clear text is not to be looked at (RFC 3207 6).
+        if not self.session.starting_tls:
             self._backlog += octets
             self._transport.pause_reading()
+
+    # -- STARTTLS -----------------------------------------------------------------------------------------------------
+
+    def _start_tls(self, nothing: None) -> None:
+        """The 220 is written: what comes next is the client's handshake."""
+        if self._lost:
+            return
+        entrance, lower = self.entrance, self._transport
+        assert entrance.certificates is not None
+        self._backlog = b""
+        self.deadline = self._reception.now + entrance.handshake_timeout
+        layer = TLSLayer(
+            entrance.certificates.context, self._reception.cipher_view, self._tls_established, self._tls_failed
+        )
+        lower.set_protocol(layer)
+        lower.resume_reading()
+        layer.start(lower)
+
+    def _tls_established(self, layer: TLSLayer) -> None:
+        self._transport = cast(asyncio.Transport, layer)
+        self._write = layer.write
+        self._deaf = self._blocked = False
+        self.deadline = self.entrance.command_deadline
+        layer.set_protocol(self)
+        self.session.tls_started(self.entrance.facts(layer))
+
+    def _tls_failed(self, reason: str) -> None:
+        """There is no way back to clear text (RFC 3207 4.1)."""
+        self._reception.access_log.turned_away(self.session.peer, f"TLS handshake: {reason}", monotonic())
+        self.connection_lost(None)
 
     def _finish(self) -> None:
         """The session is over: close, once the client has what we said."""
@@ -284,7 +392,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
             return
         if not self._blocked:
-            self.deadline = self._reception.now + self._reception.config.linger_timeout
+            self.deadline = self._reception.now + self.entrance.config.linger_timeout
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()
@@ -295,14 +403,17 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = _NEVER
         if not self._closed and not self.late:
             self._closed = True
-            self._log_messages()
-            if not self._noted:
+            self._log_verdicts()
+            if not self._noted or session.last_words:
                 reception.access_log.session(session, self.opened, monotonic(), self._end())
             session.disconnected()
             if self.running is not None:
                 self.running.begin()
                 self.deadline = self.running.deadline
                 return  # we come here again when the hook is done
+        if self._client is not None:
+            self.entrance.depart(self._client)
+            self._client = None
         if not self.late:
             session.driver = None  # a cycle would wait for the collector, with all its memory: 10 us a session
         reception.leave(self)
@@ -325,6 +436,11 @@ class Connection(asyncio.BufferedProtocol):
             if self.deadline <= now:
                 self.deadline = _NEVER  # unless it is late, it is about to call resume
                 self._reception.dispatcher.expire(self)
+        elif self._held:
+            return  # it goes on by itself
+        elif self.session.starting_tls:
+            if overdue:
+                self._transport.abort()
         elif self._blocked:
             if overdue:
                 self._look_for_progress(now)
@@ -344,12 +460,12 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._unsent = unsent
-        self.deadline = now + self._reception.config.write_timeout
+        self.deadline = now + self.entrance.config.write_timeout
 
-    def _data_is_on_time(self, reader: DataReader, now: float) -> bool:
+    def _data_is_on_time(self, reader: Reader, now: float) -> bool:
         """Content may take its time as long as it comes at the minimum rate."""
-        config = self._reception.config
-        self.deadline = self._data_began + config.data_timeout + reader.content.size / config.min_data_rate
+        config = self.entrance.config
+        self.deadline = self._data_began + config.data_timeout + reader.arrived / config.min_data_rate
         return now < self.deadline
 
     def drain(self) -> None:
@@ -357,7 +473,7 @@ class Connection(asyncio.BufferedProtocol):
         self._leaving = self._reception.stopping
         if self._deaf or self.session.envelope is not None:
             return
-        self.deadline = self._reception.command_deadline
+        self.deadline = self.entrance.command_deadline
         self._send()
 
     def cut(self) -> bool:
@@ -380,9 +496,3 @@ class Connection(asyncio.BufferedProtocol):
         """The session met a bug: log it whole, and close without a word."""
         _log.error("session %s: internal error", self.session.id, exc_info=bug)
         self._transport.abort()
-
-
-def _endpoint(address: object) -> Endpoint:
-    if isinstance(address, tuple):
-        return Endpoint(address[0], address[1])
-    return Endpoint("unix", 0)

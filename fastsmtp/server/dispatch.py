@@ -23,9 +23,11 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..handler import Hook, Kind
+from ..protocol.credentials import ScramKey
 from ..protocol.envelope import Message
 from ..protocol.events import FAILED, PENDING, STORE, Decider, Verdict, Waiting
 from ..protocol.replies import Reply, SMTPError
+from ..protocol.scram import check_key
 from ..protocol.session import Session
 from .hook_tasks import FAILURES, HookTask, HookTasks, Raised
 from .intake import Intake
@@ -203,8 +205,15 @@ def _deferred(decide: Decider) -> Decider:
 
 def checked(session: Session, hook: str, answer: object) -> object:
     """A hook's answer, if it is one; else that is the hook's failure."""
-    if isinstance(answer, Verdict) or (isinstance(answer, Reply) and not 300 <= answer.code < 400):
+    if _is_answer(answer):
         return answer
+    if hook == "auth" and isinstance(answer, ScramKey):
+        return _checked_key(session, answer)
+    if hook == "data" and isinstance(answer, list | tuple) and all(each is None or _is_answer(each) for each in answer):
+        if len(answer) == len(session.transaction.recipients):
+            return answer
+        _log.error("session %s: hook data returned %d answers: must be one for each recipient", session.id, len(answer))
+        return FAILED
     _log.error(
         "session %s: hook %s returned %r: must be None, ACCEPT, REJECT, CLOSE or a Reply of 2xx, 4xx, 5xx",
         session.id,
@@ -212,6 +221,19 @@ def checked(session: Session, hook: str, answer: object) -> object:
         answer,
     )
     return FAILED
+
+
+def _checked_key(session: Session, key: ScramKey) -> object:
+    try:
+        check_key(key)
+    except ValueError as error:
+        _log.error("session %s: hook auth returned a key that SCRAM cannot use: %s", session.id, error)
+        return FAILED
+    return key
+
+
+def _is_answer(answer: object) -> bool:
+    return isinstance(answer, Verdict) or (isinstance(answer, Reply) and not 300 <= answer.code < 400)
 
 
 def failure(session: Session, hook: str, error: BaseException) -> object:

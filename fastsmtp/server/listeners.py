@@ -48,7 +48,7 @@ class Listener:
             self.address = self._bound_address()
         except OSError as error:
             self.close()
-            raise BindError(f"cannot listen on {listen}: {_explain(error)}") from error
+            raise BindError(f"cannot listen on {listen.address}: {_explain(error)}") from error
 
     def _bind_tcp(self, listen: Listen, slots: int) -> None:
         family, _, _, _, address = socket.getaddrinfo(
@@ -66,9 +66,13 @@ class Listener:
 
     def _bound_address(self) -> str:
         if self.listen.path is not None:
-            return str(self.listen)
+            return self.listen.address
         host, port = self._sockets[0].getsockname()[:2]
-        return str(Listen(host, port))
+        return Listen(host, port).address
+
+    def __str__(self) -> str:
+        options = str(self.listen).removeprefix(self.listen.address)
+        return self.address + options
 
     def socket_of(self, slot: int) -> socket.socket:
         """The socket that a slot's worker accepts from."""

@@ -15,6 +15,7 @@ import resource
 import select
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from . import application as applications
 from . import logs, worker
 from .application import Application, ApplicationError
 from .capacity import default_workers
+from .clients import ClientCounts
 from .listeners import BindError, Listener
 
 EXIT_OK: Final = 0
@@ -110,6 +112,7 @@ class Child:
 
     pid: int
     slot: int
+    region: int  # of the counts per client
     report: int  # our end of its pipe; -1 when it is closed
     started: float  # by the monotonic clock
     phase: Phase = Phase.STARTING
@@ -127,6 +130,9 @@ class Master:
         self._reason = reason
         self._listeners = listeners
         self._target = target
+        # A worker and its successor live at the same time, and a predecessor of both may take long to leave.
+        self._counts = ClientCounts(3 * slots, config.auth_failures_window)
+        self._free_regions = deque(range(3 * slots))  # first in, first out: failures of the dead are remembered longest
         self._children: dict[int, Child] = {}
         self._to_reload: list[int] = []  # slots whose worker is still to be replaced
         self._restarts: dict[int, float] = {}  # slots without a worker: when to start one
@@ -211,17 +217,18 @@ class Master:
 
     def _spawn(self, slot: int, replaces: Child | None = None) -> None:
         report, pipe = os.pipe()
+        region = self._free_regions.popleft()
         # A signal that reaches the child before it has handlers of its own would ring the master's bell.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         pid = os.fork()
         if pid == 0:
             os.close(report)
-            self._be_worker(slot, pipe)
+            self._be_worker(slot, region, pipe)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
         os.close(pipe)
-        self._children[pid] = Child(pid, slot, report, time.monotonic(), replaces=replaces)
+        self._children[pid] = Child(pid, slot, region, report, time.monotonic(), replaces=replaces)
 
-    def _be_worker(self, slot: int, pipe: int) -> None:
+    def _be_worker(self, slot: int, region: int, pipe: int) -> None:
         """In the child: be a worker, and nothing else ever again."""
         code = 70  # EX_SOFTWARE
         try:
@@ -234,7 +241,7 @@ class Master:
                 if child.report >= 0:
                     os.close(child.report)
             sockets = [listener.socket_of(slot) for listener in self._listeners]
-            code = worker.run(self._config, slot, sockets, self._target, pipe)
+            code = worker.run(self._config, slot, sockets, self._counts.open(region), self._target, pipe)
         except BaseException:
             _log.critical("worker %d failed", slot, exc_info=True)
         finally:
@@ -277,6 +284,8 @@ class Master:
             if child := self._children.pop(pid, None):
                 if child.report >= 0:
                     os.close(child.report)
+                self._counts.release(child.region)
+                self._free_regions.append(child.region)
                 self._has_ended(child, os.waitstatus_to_exitcode(status))
 
     def _has_ended(self, child: Child, code: int) -> None:
@@ -375,7 +384,7 @@ class Master:
             self._target and getattr(self._target, "__qualname__", type(self._target).__qualname__)
         )
         _log.info("fastsmtp %s is ready, pid %d", version("fastsmtp"), os.getpid())
-        _log.info("listening on %s", ", ".join(addresses))
+        _log.info("listening on %s", ", ".join(map(str, self._listeners)))
         _log.info("workers: %d (%s), %d threads each", self._slots, self._reason, config.threads)
         if handler:
             _log.info("handler: %s", handler)

@@ -12,17 +12,17 @@ import logging
 import resource
 import secrets
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..config import Config
-from ..protocol.service import Service
 from .access_log import AccessLog
 from .application import Application
+from .clients import Clients
 from .dispatch import Dispatcher, Tables
 from .turn import Turn
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .entrance import Entrance
 
 SWEEP_INTERVAL: Final = 1.0  # seconds
 _RECEIVE_BYTES: Final = 65536
@@ -30,41 +30,60 @@ _OWN_DESCRIPTORS: Final = 256  # the store writes 64 files at a time; the applic
 _log = logging.getLogger("fastsmtp.worker")
 
 
+class Guest(Protocol):
+    """A connection, in whatever room it is."""
+
+    entrance: Entrance
+    opened: float  # by the monotonic clock
+    deadline: float  # likewise
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed, or the session is as old as one may be."""
+
+    def drain(self) -> None:
+        """The worker is about to leave."""
+
+    def cut(self) -> bool:
+        """No more time: close. Returns whether that cut a session short."""
+
+
 class Reception:
     """The open connections of a worker.
 
     Args:
-        config: the settings.
-        service: the server as sessions see it.
+        config: the settings of the worker.
         application: makes handlers.
         dispatcher: runs hooks.
         access_log: where finished messages and sessions are noted.
         turn: what is to be done in a turn of the loop.
+        clients: counts of connections and failures, over all workers.
     """
 
     def __init__(
         self,
         config: Config,
-        service: Service,
         application: Application,
         dispatcher: Dispatcher,
         access_log: AccessLog,
         turn: Turn,
+        clients: Clients,
     ) -> None:
         self.config: Final = config
-        self.service: Final = service
         self.application: Final = application
         self.dispatcher: Final = dispatcher
         self.access_log: Final = access_log
         self.turn: Final = turn
+        self.clients: Final = clients
+        self.entrances: Final[list[Entrance]] = []
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
         # says what it read right behind it. So an idle session has none.
         self.receive_view: Final = memoryview(bytearray(_RECEIVE_BYTES))
-        self.connections: Final[set[Connection]] = set()
+        self.cipher_view: Final = memoryview(bytearray(_RECEIVE_BYTES))  # likewise, for TLS
+        self.connections: Final[set[Guest]] = set()
         self.now = time.monotonic()
-        self.command_deadline = self.now + config.command_timeout  # of a command that is awaited from now on
         self.stopping = False  # the server goes away: say so at the next command boundary
         self.retiring = False  # a successor is at work: say so to who is idle
+        self._stressed = False
         self._max_connections = min(config.max_connections, _spare_descriptors())
         self._tables: dict[type, Tables] = {}
         # Unique over workers, restarts and machines: 40 random bits, then a number.
@@ -90,9 +109,14 @@ class Reception:
         """Whether there are as many connections as there may be."""
         return len(self.connections) >= self._max_connections
 
-    def leave(self, connection: Connection) -> None:
-        """A connection is gone."""
-        self.connections.discard(connection)
+    @property
+    def is_overfull(self) -> bool:
+        """Whether there are more, with one that is here already."""
+        return len(self.connections) > self._max_connections
+
+    def leave(self, guest: Guest) -> None:
+        """A connection is gone, or has gone on to another room."""
+        self.connections.discard(guest)
         if self._empty and not self.connections:
             self._empty.set()
 
@@ -109,14 +133,25 @@ class Reception:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self.now = now = time.monotonic()
-        self.command_deadline = now + (self.config.drain_idle if self.retiring else self.config.command_timeout)
-        oldest = now - self.config.session_timeout
-        for connection in [each for each in self.connections if each.deadline <= now or each.opened <= oldest]:
+        self._look_at_stress()
+        for entrance in self.entrances:
+            entrance.look_at_the_clock(now)
+        for guest in [each for each in self.connections if each.deadline <= now or each.opened <= each.entrance.oldest]:
             try:
-                connection.expire(now)
+                guest.expire(now)
             except Exception:
-                _log.exception("session %s could not be timed out", connection.session.id)
+                _log.exception("a connection could not be timed out")
         self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, loop)
+
+    def _look_at_stress(self) -> None:
+        """Connections become scarce: have less patience with each. The way back takes a tenth less, lest we waver."""
+        limit = self.config.stress_at * self._max_connections
+        stressed = len(self.connections) >= (0.9 * limit if self._stressed else limit)
+        if stressed != self._stressed:
+            self._stressed = stressed
+            _log.warning("%d connections: %s", len(self.connections), "under stress" if stressed else "stress is over")
+            for entrance in self.entrances:
+                entrance.be_stressed(stressed)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
@@ -132,12 +167,12 @@ class Reception:
         """
         self.stopping, self.retiring = not retire, retire
         self._empty = asyncio.Event()
-        if retire:
-            self.command_deadline = self.now + self.config.drain_idle
+        for entrance in self.entrances:
+            entrance.look_at_the_clock(self.now)
         if not self.connections:
             return 0
-        for connection in list(self.connections):
-            connection.drain()
+        for guest in list(self.connections):
+            guest.drain()
         try:
             async with asyncio.timeout(patience):
                 await self._empty.wait()
@@ -147,7 +182,7 @@ class Reception:
 
     def cut(self) -> int:
         """Close every session now; returns how many were cut short."""
-        return sum(connection.cut() for connection in list(self.connections))
+        return sum(guest.cut() for guest in list(self.connections))
 
 
 def _spare_descriptors() -> int:

@@ -15,32 +15,31 @@ import os
 import select
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import fields
+from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from ..config import Config
+from ..config import Config, Listen
 from ..handler import WorkerInfo
-from ..protocol.content import ContentSpace
 from ..protocol.envelope import Endpoint
-from ..protocol.limits import Limits
 from ..protocol.memory import BufferPool
-from ..protocol.service import Service
 from ..store import StoreError, open_store
+from ..users import UsersFile, UsersFileError
 from . import application as applications
 from .access_log import AccessLog
 from .application import Application
-from .connection import Connection
+from .certificates import CertificateError, Certificates
+from .clients import Clients
 from .dispatch import Dispatcher
+from .entrance import Entrance, LoginGuard
 from .hook_tasks import HookTasks
 from .intake import Intake
 from .reception import Reception
-from .spool_buffer import SpoolFile
+from .services import make_service
 from .threads import ThreadPool
 from .turn import Turn
 
@@ -49,23 +48,27 @@ EXIT_CUT: Final = 1  # sessions had to be cut
 EXIT_CANNOT_LOAD: Final = 3  # the application, its lifespan or the store did not come up
 READY: Final = b"ready\n"  # what goes through the pipe
 
+_CERTIFICATES_INTERVAL: Final = 10.0  # seconds between two looks at the certificates' files
 _ACCEPT_TIME: Final = 1.0  # seconds for what waits in the accept queues when we leave
 _PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger("fastsmtp.worker")
 
 
-def limits_of(config: Config) -> Limits:
-    """The settings that a session needs."""
-    return Limits(**{each.name: getattr(config, each.name) for each in fields(Limits)})
-
-
-def run(config: Config, slot: int, sockets: Sequence[socket.socket], target: object | None, report: int) -> int:
+def run(
+    config: Config,
+    slot: int,
+    sockets: Sequence[socket.socket],
+    clients: Clients,
+    target: object | None,
+    report: int,
+) -> int:
     """Be a worker until told to stop. In the child process.
 
     Args:
         config: the settings.
         slot: our place.
-        sockets: listening, one for each address.
+        sockets: listening, one for each of `config.listen`.
+        clients: our part of the counts per client.
         target: the application, or None to load what the settings name.
         report: the pipe's file descriptor; it is written and closed when we serve.
 
@@ -77,8 +80,9 @@ def run(config: Config, slot: int, sockets: Sequence[socket.socket], target: obj
     try:
         if target is None and config.app:
             target = applications.load(config.app)
-        worker = Worker(config, slot, sockets, Application(target), lambda: _report_ready(report))
-    except applications.ApplicationError as error:
+        users = UsersFile(Path(config.users)) if config.users else None
+        worker = Worker(config, slot, sockets, clients, Application(target, users), lambda: _report_ready(report))
+    except (applications.ApplicationError, UsersFileError) as error:
         _log.critical("%s", error)
         return EXIT_CANNOT_LOAD
     except BaseException:
@@ -119,33 +123,40 @@ class Worker:
         config: Config,
         slot: int,
         sockets: Sequence[socket.socket],
+        clients: Clients,
         application: Application,
         report_ready: Callable[[], None],
     ) -> None:
         self._config = config
         self._slot = slot
         self._sockets = sockets
+        self._clients = clients
         self._application = application
         self._report_ready = report_ready
-        self._hostname = config.hostname or socket.getfqdn()
+        self._certificates: list[Certificates] = []
+        self._pool = BufferPool()
         self._told_to_stop = asyncio.Event()
         self._told_to_cut = asyncio.Event()
         self._retire = False
 
     async def main(self) -> int:
         """Serve until told to stop; returns the exit code."""
-        loop = asyncio.get_running_loop()
+        loop, config = asyncio.get_running_loop(), self._config
         loop.add_signal_handler(signal.SIGTERM, self._stop, False)
         loop.add_signal_handler(signal.SIGUSR2, self._stop, True)
         loop.add_signal_handler(signal.SIGQUIT, self._told_to_cut.set)
         async with AsyncExitStack() as stack:
             try:
                 reception = await stack.enter_async_context(self._open())
-                servers = [await self._listen(reception, each) for each in self._sockets]
+                entrances = [self._build(reception, *each) for each in zip(config.listen, self._sockets, strict=True)]
+                reception.entrances.extend(entrances)
+                servers = [await self._listen(*each) for each in zip(entrances, self._sockets, strict=True)]
             except Exception as error:
-                known = isinstance(error, (applications.ApplicationError, StoreError, OSError))
+                known = isinstance(error, (applications.ApplicationError, StoreError, CertificateError, OSError))
                 _log.critical("worker %d cannot start: %s", self._slot, error, exc_info=not known)
                 return EXIT_CANNOT_LOAD
+            watching = loop.create_task(self._watch_certificates())
+            stack.callback(watching.cancel)
             _calm_the_collector()
             self._report_ready()
             await self._told_to_stop.wait()
@@ -159,7 +170,7 @@ class Worker:
         """Everything that lives as long as the worker."""
         config, loop = self._config, asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            info = WorkerInfo(self._slot, os.getpid(), self._hostname)
+            info = WorkerInfo(self._slot, os.getpid(), config.hostname or socket.getfqdn())
             await stack.enter_async_context(self._application.lifespan(info))
             if not config.store and not self._application.keeps_mail:
                 _log.warning(
@@ -178,28 +189,41 @@ class Worker:
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(config, self._make_service(), self._application, dispatcher, access_log, turn)
+            reception = Reception(config, self._application, dispatcher, access_log, turn, self._clients)
             reception.start_sweeping(loop)
             stack.callback(reception.stop_sweeping)
             yield reception
 
-    def _make_service(self) -> Service:
-        config = self._config
-        directory = config.spool_dir or tempfile.gettempdir()
-        space = ContentSpace(
-            limits_of(config), BufferPool(), config.spool_threshold_bytes, lambda: SpoolFile(directory)
-        )
-        return Service(self._hostname, space, config.smtputf8, time.monotonic)
+    def _build(self, reception: Reception, text: str, listening: socket.socket) -> Entrance:
+        """What the connections of one listener share."""
+        config = self._config.for_listener(Listen.parse(text))
+        certificates = None
+        if config.tls_certfile:
+            certificates = Certificates(
+                config.tls_certfile,
+                config.tls_keyfile,
+                config.tls_min_version,
+                config.tls_client_ca,
+                config.tls_verify_client,
+            )
+            self._certificates.append(certificates)
+        if config.require_auth and not self._application.authenticates:
+            _log.warning("%s: login is required, but nobody can log in: no auth hook, no users file", text)
+        mechanisms = config.auth_mechanisms or self._application.auth_mechanisms
+        service = make_service(config, self._pool, mechanisms, LoginGuard(self._clients, config))
+        return Entrance(reception, config, service, certificates, _address_of(listening))
 
-    async def _listen(self, reception: Reception, listening: socket.socket) -> asyncio.Server:
+    async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:
         loop, backlog = asyncio.get_running_loop(), self._config.backlog
-        if listening.family == socket.AF_UNIX:
-            local = Endpoint("unix", 0)
-            return await loop.create_unix_server(lambda: Connection(reception, local), sock=listening, backlog=backlog)
-        name = listening.getsockname()
-        # The address of a connection need not be asked for where the listener has only one.
-        known = None if name[0] in ("0.0.0.0", "::") else Endpoint(name[0], name[1])
-        return await loop.create_server(lambda: Connection(reception, known), sock=listening, backlog=backlog)
+        create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        return await create(entrance.new_protocol, sock=listening, backlog=backlog)
+
+    async def _watch_certificates(self) -> None:
+        """Certificates are renewed on disk, by others; nobody should have to tell us."""
+        while self._certificates:
+            await asyncio.sleep(_CERTIFICATES_INTERVAL)
+            for each in self._certificates:
+                each.refresh()
 
     def _stop(self, retire: bool) -> None:
         self._retire = retire
@@ -228,3 +252,11 @@ class Worker:
         if cut:
             _log.warning("worker %d: %d sessions were cut", self._slot, cut)
         return EXIT_CUT if cut else EXIT_DRAINED
+
+
+def _address_of(listening: socket.socket) -> Endpoint | None:
+    """The address of a listener's connections, if it has only one: then it need not be asked for."""
+    if listening.family == socket.AF_UNIX:
+        return Endpoint("unix", 0)
+    name = listening.getsockname()
+    return None if name[0] in ("0.0.0.0", "::") else Endpoint(name[0], name[1])

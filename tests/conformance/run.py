@@ -16,9 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.conformance.server_process import ServerProcess
 
+KINDS = ("plain", "proxy", "xclient", "lmtp")
 SERVE = str(Path(__file__).with_name("serve"))
-# What the server has so far, and the groups of cases that are about it.
-SELECTION = ["--features", "size,utf8,rcptlimit,limits", "--only", "^[A-LRS]|^V04"]
 
 
 def main() -> int:
@@ -35,9 +34,12 @@ def main() -> int:
             ("whole, with a look at what was stored", ["--maildir", maildir], ["--maildir", maildir]),
         ]
         for title, store, options in passes:
-            with ServerProcess([sys.executable, SERVE, "--plain", "0", *store], Path(directory)) as server:
+            listen = [word for kind in KINDS for word in (f"--{kind}", "0")]
+            with ServerProcess([sys.executable, SERVE, *listen, *store], Path(directory)) as server:
                 print(f"{title}:", flush=True)
-                command = [sys.executable, str(run_cases), server.host, str(server.port), *SELECTION, *options]
+                plain, *others = map(str, server.ports)
+                command = [sys.executable, str(run_cases), server.host, plain, *options]
+                command += [word for kind, port in zip(KINDS[1:], others, strict=True) for word in (f"--{kind}", port)]
                 failed |= subprocess.run(command, check=False).returncode
             if server.exit_code:
                 failed = 1

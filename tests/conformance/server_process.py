@@ -24,7 +24,7 @@ class ServerProcess:
         environ: variables besides those of this process.
 
     Attributes:
-        host, port: where it listens.
+        host, ports: where it listens, in the order in which the command names the listeners.
         log: what it wrote to standard error until it was ready, and when it has ended, all of it.
         exit_code: its own, when it has ended.
     """
@@ -45,7 +45,7 @@ class ServerProcess:
                 start_new_session=True,
             )
         try:
-            self.host, self.port = self._wait_until_ready()
+            self.host, self.ports = self._wait_until_ready()
         except BaseException:
             self.end(signal.SIGKILL)
             raise
@@ -60,18 +60,24 @@ class ServerProcess:
         """The lines that were written; all of them are when the server has ended."""
         return self._access_log.read_text()
 
-    def _wait_until_ready(self) -> tuple[str, int]:
+    @property
+    def port(self) -> int:
+        """Of the first listener."""
+        return self.ports[0]
+
+    def _wait_until_ready(self) -> tuple[str, list[int]]:
         """Read the log up to the line that says where the server listens."""
         assert self._process.stderr is not None
         descriptor = self._process.stderr.fileno()
         deadline = time.monotonic() + PATIENCE
-        while not (listening := re.search(r"listening on \[?([^\s,\]]+)\]?:(\d+)[\s,]", self.log)):
+        while not (listening := re.search(r"listening on (.*)\n", self.log)):
             readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
             octets = os.read(descriptor, 65536) if readable else b""
             if not octets:
                 raise RuntimeError(f"the server did not come up:\n{self.log}")
             self.log += octets.decode()
-        return listening[1], int(listening[2])
+        places = re.findall(r"\[?([^\s,\]]+)\]?:(\d+)(?: [^,]*)?(?:, |$)", listening[1])
+        return places[0][0], [int(port) for _, port in places]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end, of the workers too; returns the exit code."""

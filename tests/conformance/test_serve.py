@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,13 +68,27 @@ def test_maildir_keeps_the_mail(tmp_path: Path) -> None:
     assert file.read_bytes().endswith(b"\r\n\r\nkept\r\n")
 
 
-def test_listeners_that_do_not_exist_yet_are_named_and_ignored(tmp_path: Path) -> None:
-    with ServerProcess([*COMMAND, "--proxy", "1", "--xclient", "2", "--lmtp", "3"], tmp_path) as server:
-        assert [kind for kind in ("proxy", "xclient", "lmtp") if f"--{kind} is ignored" in server.log] == [
-            "proxy",
-            "xclient",
-            "lmtp",
-        ]
+def hello(server: ServerProcess, port: int, verb: bytes, preamble: bytes = b"") -> list[bytes]:
+    """What a listener answers to its hello."""
+    with socket.create_connection((server.host, port), PATIENCE) as connection, connection.makefile("rwb", 0) as stream:
+        stream.write(preamble)
+        assert stream.readline() == b"220 mx.example.org ESMTP\r\n"
+        stream.write(verb + b" c.example\r\n")
+        lines = [stream.readline()]
+        while lines[-1][3:4] == b"-":
+            lines.append(stream.readline())
+        return lines
+
+
+def test_each_kind_of_listener_is_what_it_says(tmp_path: Path) -> None:
+    with ServerProcess([*COMMAND, "--proxy", "0", "--xclient", "0", "--lmtp", "0"], tmp_path) as server:
+        plain, proxy, xclient, lmtp = server.ports
+        offered = hello(server, plain, b"EHLO")
+        assert b"250 STARTTLS\r\n" in offered
+        assert hello(server, proxy, b"EHLO", b"PROXY TCP4 192.0.2.9 192.0.2.1 51234 25\r\n") == offered
+        assert hello(server, xclient, b"EHLO")[-1].startswith(b"250 XCLIENT NAME ADDR ")
+        assert hello(server, lmtp, b"EHLO") == [b"500 5.5.1 wrong protocol\r\n"]
+        assert hello(server, lmtp, b"LHLO") == offered
 
 
 @pytest.mark.parametrize("arguments", [[], ["--plain", "smtp"]])

@@ -13,19 +13,22 @@ from typing import Final, NamedTuple
 from fastsmtp import (
     CLOSE,
     REJECT,
+    Answer,
+    AuthAnswer,
+    Credentials,
     Handler,
     Mailbox,
     Message,
     Recipient,
     Reply,
+    ScramKey,
     Sender,
     Session,
     SMTPError,
 )
-from fastsmtp.protocol.events import Answer
 
 RECORD: Final = "TRANSCRIPT_RECORD"  # the environment variable with the path of the file
-ANSWERING: Final = ("helo", "ehlo", "mail", "rcpt", "data", "rset", "noop", "vrfy", "help")
+ANSWERING: Final = ("helo", "ehlo", "auth", "mail", "rcpt", "data", "rset", "noop", "vrfy", "help")
 """The hooks that the handlers implement."""
 
 
@@ -65,6 +68,15 @@ def decide(hook: str, *arguments: object) -> Answer:
     if isinstance(subject, Mailbox):
         return _answer(subject.local)
     return _answer(str(subject).partition(".")[0])
+
+
+def let_in(credentials: Credentials) -> AuthAnswer:
+    """The password of whoever the name does not say something else of is "secret"."""
+    if credentials.mechanism.startswith("SCRAM"):
+        return ScramKey.of("secret", b"salt", 4096)
+    if credentials.token is not None:
+        return None if credentials.token == "token" else REJECT
+    return _answer(credentials.username) if credentials.verify("secret") else REJECT
 
 
 def _answer(word: str) -> Answer:
@@ -107,6 +119,9 @@ class AsyncRecorder(Handler):
     async def ehlo(self, session: Session, name: str) -> Answer:
         return decide("ehlo", name)
 
+    async def auth(self, session: Session, credentials: Credentials) -> AuthAnswer:
+        return let_in(credentials)
+
     async def mail(self, session: Session, sender: Sender) -> Answer:
         return decide("mail", sender)
 
@@ -140,6 +155,9 @@ class ThreadedRecorder(Handler):
 
     def ehlo(self, session: Session, name: str) -> Answer:
         return decide("ehlo", name)
+
+    def auth(self, session: Session, credentials: Credentials) -> AuthAnswer:
+        return let_in(credentials)
 
     def mail(self, session: Session, sender: Sender) -> Answer:
         return decide("mail", sender)

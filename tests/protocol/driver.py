@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fastsmtp import Endpoint, Message, Session, SMTPError
+from fastsmtp import TLS, Endpoint, Message, Session, SMTPError
 from fastsmtp.protocol.content import ContentSpace
 from fastsmtp.protocol.events import FAILED, PENDING
 from fastsmtp.protocol.limits import Limits
 from fastsmtp.protocol.memory import BufferPool
 from fastsmtp.protocol.service import Service
-from tests.protocol.application import ANSWERING, Delivered, decide, delivered
+from tests.protocol.application import ANSWERING, Delivered, decide, delivered, let_in
 
 HOSTNAME: Final = "mx.example"
 SESSION_ID: Final = "id"
 PEER: Final = Endpoint("192.0.2.1", 50000)
+TLS_FACTS: Final = TLS("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 LOCAL: Final = Endpoint("192.0.2.25", 25)
 
 
@@ -29,7 +30,8 @@ class Driver:
 
     Args:
         limits: the session's.
-        smtputf8: whether it offers SMTPUTF8.
+        service: instead of one with these limits and nothing else.
+        may_xclient: whether the client is trusted with XCLIENT.
         space: where contents go; made from the limits if not given.
         asks_later: for each question, whether its hook answers PENDING first.
         waits: for each pending question, whether its answer comes only behind the next octets.
@@ -39,13 +41,15 @@ class Driver:
     Attributes:
         output: every octet that the session said.
         messages: what it handed over and what was accepted.
+        delays: the seconds that replies were to wait.
     """
 
     def __init__(
         self,
         limits: Limits | None = None,
         *,
-        smtputf8: bool = True,
+        service: Service | None = None,
+        may_xclient: bool = False,
         space: ContentSpace | None = None,
         asks_later: Callable[[], bool] = never,
         waits: Callable[[], bool] = never,
@@ -54,14 +58,15 @@ class Driver:
     ) -> None:
         self.output = b""
         self.messages: list[Delivered] = []
+        self.delays: list[float] = []
         self._asks_later, self._waits, self._into_room = asks_later, waits, into_room
         self._owed: object = None  # the answer to the pending question
         self._backlog = b""  # what came while it was pending
         space = space or ContentSpace(limits or Limits(), BufferPool())
         if deciders is None:
             deciders = {hook: self._decider(hook) for hook in ANSWERING}
-        service = Service(HOSTNAME, space, smtputf8=smtputf8)
-        self.session = Session(service, deciders, self, SESSION_ID, PEER, LOCAL)
+        service = service or Service(HOSTNAME, space)
+        self.session = Session(service, deciders, self, SESSION_ID, PEER, LOCAL, may_xclient=may_xclient)
         self.session.greet()
         self._settle()
 
@@ -69,7 +74,7 @@ class Driver:
         def decider(session: Session, arguments: tuple[Any, ...]) -> Any:
             assert session is self.session
             try:
-                answer: object = decide(hook, *arguments)
+                answer: object = let_in(*arguments) if hook == "auth" else decide(hook, *arguments)
             except SMTPError as error:
                 answer = error.reply
             except RuntimeError:
@@ -91,7 +96,7 @@ class Driver:
         if session.pending is not None:
             session.answer(self._owed)
             self._settle()
-        while self._backlog and session.pending is None and not session.closing:
+        while self._backlog and session.pending is None and not session.closing and not session.starting_tls:
             octets, self._backlog = self._backlog, b""
             if self._into_room and session.reader is not None:
                 room = session.reader.room()
@@ -102,6 +107,13 @@ class Driver:
                 session.receive(octets)
             self._settle()
 
+    def start_tls(self, tls: TLS = TLS_FACTS) -> None:
+        """The handshake that the session asked for has succeeded; what waited in clear text is gone."""
+        assert self.session.starting_tls
+        self._backlog = b""
+        self.session.tls_started(tls)
+        self._settle()
+
     def finish(self) -> None:
         """The client has nothing more to say: every open question gets its answer."""
         while self.session.pending is not None:
@@ -110,9 +122,15 @@ class Driver:
     def _settle(self) -> None:
         """As a connection does behind each call: take the output, and answer what is pending."""
         session = self.session
-        while session.pending is not None and not self._waits():
-            session.answer(self._owed)
+        while session.delay or (session.pending is not None and not self._waits()):
+            if session.pending is not None:
+                session.answer(self._owed)
+            if session.delay:
+                self.delays.append(session.delay)
+                session.go_on()
         self.output += b"".join(session.output)
         session.output.clear()
         session.finished.clear()
-        assert session.stopped == (session.closing or session.pending is not None or session.reader is not None)
+        session.refusals.clear()
+        reasons = (session.closing, session.pending, session.reader, session.starting_tls)
+        assert session.stopped == any(reasons)

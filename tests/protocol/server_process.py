@@ -7,6 +7,7 @@ import queue
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import IO, Final
 
 from tests.protocol.application import RECORD, Delivered, read_note
 from tests.protocol.driver import HOSTNAME
+from tests.protocol.transcript import MECHANISMS
 
 ROOT: Final = Path(__file__).parents[2]
 DEADLINE: Final = 20.0  # seconds to start and to stop; ten times what it takes
@@ -42,7 +44,14 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "fastsmtp", "serve", f"tests.protocol.application:{handler}"),
-                *("--listen=127.0.0.1:0", "--workers=1", f"--hostname={HOSTNAME}", "--linger-timeout=1", *flags),
+                *(
+                    "--listen=127.0.0.1:0",
+                    "--workers=1",
+                    f"--hostname={HOSTNAME}",
+                    "--linger-timeout=1",
+                    "--error-delay=0",
+                ),
+                *("--auth-failure-delay=0", f"--auth-mechanisms={','.join(MECHANISMS)}", *flags),
             ],
             cwd=ROOT,
             env={**_environment(), RECORD: str(record)},
@@ -123,6 +132,12 @@ class Client:
     def send(self, octets: bytes) -> None:
         """Send all."""
         self._socket.sendall(octets)
+
+    def start_tls(self) -> None:
+        """The handshake; nobody cares who the server is."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._socket = context.wrap_socket(self._socket)
 
     def end(self) -> None:
         """Half-close: nothing more will be sent."""

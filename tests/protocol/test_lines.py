@@ -9,22 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsmtp import Reply
-from fastsmtp.protocol.lines import Fault, LineReader
-from fastsmtp.protocol.replies import BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP
+from fastsmtp.protocol.lines import Fault, LineReader, LongLine
+from fastsmtp.protocol.replies import AUTH_LINE_TOO_LONG, BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP
 from tests.protocol.dialogues import LENGTHS, cut
 
-LIMIT, DISCARD = 12, 30
+LIMIT, AUTH_LIMIT, DISCARD = 12, 18, 30
 Item = bytes | Reply
 
 
 def read(octets: bytes, lengths: Sequence[int], lenient: bool = False) -> list[Item]:
     """The lines and faults that come of octets, as a session takes them: a fault that closes is the last."""
-    reader = LineReader(LIMIT, DISCARD, lenient)
+    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
     found: list[Item] = []
     for segment in cut(octets, lengths):
         reader.feed(segment)
-        for line in reader.lines:
-            found.append(_item(line))
+        while reader.lines:
+            found.append(_item(reader.lines.pop()))
             if isinstance(found[-1], Reply) and found[-1].close:
                 return found
         if reader.tail and (fault := reader.judge_tail()):
@@ -33,11 +33,14 @@ def read(octets: bytes, lengths: Sequence[int], lenient: bool = False) -> list[I
 
 
 def _item(line: bytes) -> Item:
+    """As a session in its usual states judges it."""
     if isinstance(line, Fault):
         return line.reply
     if line[:1] == b"\x16":
         return NOT_SMTP
-    return BARE_LF if b"\n" in line else bytes(line)
+    if b"\n" in line:
+        return BARE_LF
+    return LINE_TOO_LONG if isinstance(line, LongLine) and line[:5].upper() != b"AUTH " else bytes(line)
 
 
 @pytest.mark.parametrize("lengths", [[1000], [1], [2], [3], [7], [13], [1, 1000], [LIMIT], [LIMIT - 1], [DISCARD]])
@@ -57,6 +60,11 @@ def _item(line: bytes) -> Item:
         (b"x" * 12 + b"\r\n", [LINE_TOO_LONG]),
         (b"x" * 11 + b"\r\nok\r\n", [LINE_TOO_LONG, b"ok"]),
         (b"ok\r\n" + b"x" * 11 + b"\r\n" + b"y" * 10 + b"\r\n", [b"ok", LINE_TOO_LONG, b"y" * 10]),
+        (b"x" * 16 + b"\r\nok\r\n", [LINE_TOO_LONG, b"ok"]),
+        (b"AUTH " + b"x" * 11 + b"\r\n", [b"AUTH " + b"x" * 11]),
+        (b"AUTH " + b"x" * 12 + b"\r\nok\r\n", [AUTH_LINE_TOO_LONG, b"ok"]),
+        (b"auth\t" + b"x" * 20 + b"\r\nok\r\n", [AUTH_LINE_TOO_LONG, b"ok"]),
+        (b"AUTHx" + b"x" * 20 + b"\r\nok\r\n", [LINE_TOO_LONG, b"ok"]),
         (b"x" * 20 + b"\rQUIT\r\nok\r\n", [LINE_TOO_LONG, b"ok"]),
         (b"x" * 29 + b"\r\nok\r\n", [LINE_TOO_LONG, b"ok"]),
         (b"x" * 30 + b"\r\nok\r\n", [LINE_FAR_TOO_LONG]),
@@ -115,33 +123,51 @@ def test_segments_mean_nothing(octets: bytes, lengths: list[int], lenient: bool)
 @given(_OCTETS, LENGTHS, st.booleans())
 def test_what_is_not_taken_comes_back_as_it_was(octets: bytes, lengths: list[int], lenient: bool) -> None:
     """Behind DATA it is content, whatever it would have been as a command."""
-    reader = LineReader(LIMIT, DISCARD, lenient)
+    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
     reader.feed(b"DATA\r\n" + octets)
-    assert next(reader.lines) == b"DATA"
+    assert reader.lines.pop() == b"DATA"
     assert reader.take_rest() == octets
     assert not reader.in_line
     reader.feed(b"ok\r\n")
-    assert list(reader.lines) == [b"ok"]
+    assert reader.lines == [b"ok"]
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(_OCTETS, st.lists(st.integers(1, 12), max_size=8), st.booleans())
+def test_chunks_are_taken_as_they_came(octets: bytes, sizes: list[int], lenient: bool) -> None:
+    """Chunks of BDAT are cut out of the stream wherever lines may end; what is left is the stream behind them."""
+    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
+    reader.feed(b"BDAT\r\n" + octets)
+    assert reader.lines.pop() == b"BDAT"
+    for size in sizes:
+        assert reader.take(size) == octets[:size]
+        octets = octets[size:]
+    fresh = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
+    fresh.feed(octets)
+    assert [_item(line) for line in reader.lines] == [_item(line) for line in fresh.lines]
+    assert reader.tail == fresh.tail
+    assert reader.take_rest() == octets
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=DISCARD).filter(lambda octets: b"\n" not in octets and octets[:1] != b"\x16"))
 def test_of_an_overlong_line_little_is_kept(octets: bytes) -> None:
-    reader = LineReader(LIMIT, DISCARD, False)
+    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, False)
     for segment in cut(octets, [1]):
         reader.feed(segment)
-        assert list(reader.lines) == []
+        assert reader.lines == []
         if reader.tail:
             assert reader.judge_tail() is None
-        assert len(reader.tail) <= LIMIT
+        assert len(reader.tail) <= AUTH_LIMIT
 
 
 def test_in_line() -> None:
-    reader = LineReader(LIMIT, DISCARD, False)
+    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, False)
     states = [reader.in_line]
     for segment in (b"a\r\nb", b"\r\n", b"x" * 20):
         reader.feed(segment)
         states.append(reader.in_line)
-        assert len(list(reader.lines)) <= 1
+        assert len(reader.lines) <= 1
+        reader.lines.clear()
         states.append(reader.in_line)
     assert states == [False, True, True, True, False, True, True]

@@ -48,6 +48,8 @@ def _play(transcript: Transcript, driver: Driver, cut: Cut, seed: int) -> None:
         for octets in cut(turn.says, chance) if turn.says else ():
             driver.send(octets)
         assert driver.output == transcript.expected(number, driver.messages)
+        if turn.tls:
+            driver.start_tls()
     _check_end(transcript, driver)
 
 
@@ -58,7 +60,7 @@ def _check_end(transcript: Transcript, driver: Driver) -> None:
 
 
 def _driver(transcript: Transcript, *, into_room: bool = False) -> Driver:
-    return Driver(transcript.limits, smtputf8=transcript.smtputf8, into_room=into_room)
+    return Driver(service=transcript.service, may_xclient=bool(transcript.config.xclient_networks), into_room=into_room)
 
 
 @each_transcript
@@ -79,7 +81,10 @@ def test_cut_at_random(transcript: Transcript, seed: int) -> None:
 def test_all_in_one_flight(transcript: Transcript, into_room: bool) -> None:
     """The client waits for no reply at all."""
     driver = _driver(transcript, into_room=into_room)
-    driver.send(transcript.everything)
+    for number, octets in enumerate(transcript.stages):
+        if number:
+            driver.start_tls()
+        driver.send(octets)
     _check_end(transcript, driver)
 
 
@@ -89,14 +94,17 @@ def test_hooks_that_take_their_time(transcript: Transcript, cut: Cut) -> None:
     """Hooks answer later, some only behind the next octets."""
     chance = random.Random(transcript.name)
     driver = Driver(
-        transcript.limits,
-        smtputf8=transcript.smtputf8,
+        service=transcript.service,
+        may_xclient=bool(transcript.config.xclient_networks),
         asks_later=lambda: chance.random() < 0.7,
         waits=lambda: chance.random() < 0.5,
     )
-    for octets in cut(transcript.everything, chance):
-        driver.send(octets)
-    driver.finish()
+    for number, stage in enumerate(transcript.stages):
+        if number:
+            driver.start_tls()
+        for octets in cut(stage, chance):
+            driver.send(octets)
+        driver.finish()
     _check_end(transcript, driver)
 
 
@@ -106,7 +114,7 @@ def test_names_are_unique_and_beginnings_are_used() -> None:
         name for path in FOLDER.rglob("*.txt") for name in re.findall(r"(?m)^After: (.*)$", path.read_text("utf-8"))
     }
     assert beginnings == used
-    assert len({transcript.everything for transcript in TRANSCRIPTS}) > 0.9 * len(TRANSCRIPTS) > 90
+    assert len({tuple(transcript.stages) for transcript in TRANSCRIPTS}) > 0.9 * len(TRANSCRIPTS) > 90
 
 
 # -- the notation -----------------------------------------------------------------------------------------------------

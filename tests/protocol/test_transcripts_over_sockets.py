@@ -65,6 +65,8 @@ def in_turns(transcript: Transcript, client: Client) -> bytes:
         reply = client.read_lines(len(turn.answers))
         assert reply.count(b"\r\n") == len(turn.answers)
         output += reply
+        if turn.tls:
+            client.start_tls()
     if not transcript.closes:
         client.end()
     return output + client.read_to_the_end()
@@ -72,9 +74,15 @@ def in_turns(transcript: Transcript, client: Client) -> bytes:
 
 def in_one_flight(transcript: Transcript, client: Client) -> bytes:
     """The client waits for nothing and half-closes: what came completely is answered, then the server closes."""
-    client.send(transcript.everything)
+    output = b""
+    for turn in transcript.turns:
+        client.send(turn.says)
+        if turn.tls:
+            said = "".join("".join(each.answers) for each in transcript.turns[: transcript.turns.index(turn) + 1])
+            output += client.read_lines(said.count("\r\n") - output.count(b"\r\n"))
+            client.start_tls()
     client.end()
-    return client.read_to_the_end()
+    return output + client.read_to_the_end()
 
 
 # In this order, so that each server is started once.

@@ -10,6 +10,7 @@ r"""Dialogues in the notation of RFC 5321, appendix D, read from files.
     E: a@a.example                                               the sender as the handler saw it; each further E:
     E: b@b.example                                               line is a recipient
     M: .a line                                                   a line of the content handed over; M+: without CR LF
+    T: starts                                                    both sides negotiate TLS
     S: <closes>                                                  the server ends the connection, having said no more
 
 In C and M lines ``\r \n \t \0 \\ \xNN`` are octets and ``{text*N}`` is a repetition. ``{id}`` is the id of the message
@@ -24,11 +25,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
+from fastsmtp.config import Config
 from fastsmtp.protocol.limits import Limits
+from fastsmtp.protocol.memory import BufferPool
+from fastsmtp.protocol.service import NoMemory, Service
+from fastsmtp.server.services import limits_of, make_service
 from tests.protocol.application import Delivered
 
+MECHANISMS: Final = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER")
 FOLDER: Final = Path(__file__).parent / "transcripts"
-_LINE: Final = re.compile(r"([CSME])(\+?)(?:\*(\d+))?:(?: (.*))?")
+_LINE: Final = re.compile(r"([CSMET])(\+?)(?:\*(\d+))?:(?: (.*))?")
 _ESCAPE: Final = re.compile(r"\{([^{}]+?)\*(\d+)\}|\\x([0-9A-Fa-f]{2})|\\([rnt0\\])")
 _ESCAPED: Final = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\"}
 _CLOSES: Final = "<closes>"
@@ -55,10 +61,14 @@ class Expected:
 
 @dataclass
 class Turn:
-    """What the client says in one go, and the lines that the server answers with, CR LF included."""
+    """What the client says in one go, and the lines that the server answers with, CR LF included.
+
+    `tls`: behind them TLS is negotiated.
+    """
 
     says: bytes = b""
     answers: list[str] = field(default_factory=list)
+    tls: bool = False
 
 
 @dataclass
@@ -80,21 +90,24 @@ class Transcript:
     closes: bool
 
     @property
-    def limits(self) -> Limits:
-        """The settings that a session's limits hold."""
-        numbers = {each.name for each in fields(Limits)} - {"bare_newline", "nul_in_data"}
-        known = {name: value for name, value in self.settings.items() if name != "smtputf8"}
-        return Limits(**{name: int(value) if name in numbers else value for name, value in known.items()})  # type: ignore[arg-type]  # Limits' own types say which
+    def config(self) -> Config:
+        """The settings, as a server has them."""
+        return Config.of(**{"hostname": "mx.example", **self.settings})
 
     @property
-    def smtputf8(self) -> bool:
-        """Whether SMTPUTF8 is offered."""
-        return self.settings.get("smtputf8", "true") == "true"
+    def service(self) -> Service:
+        """A service with these settings."""
+        return make_service(self.config, BufferPool(), MECHANISMS, NoMemory())
 
     @property
-    def everything(self) -> bytes:
-        """All that the client says."""
-        return b"".join(turn.says for turn in self.turns)
+    def stages(self) -> list[bytes]:
+        """All that the client says: before TLS, inside TLS."""
+        stages = [b""]
+        for turn in self.turns:
+            stages[-1] += turn.says
+            if turn.tls:
+                stages.append(b"")
+        return stages
 
     def expected(self, turns: int, delivered: list[Delivered]) -> bytes:
         """The octets that the server has said behind so many turns, given the messages that it handed over."""
@@ -132,7 +145,8 @@ def parse(text: str, name: str) -> Transcript:
     transcript = Transcript(name, {}, [Turn()], [], False)
     for line in _with_beginnings(lines, transcript.settings):
         _read_line(transcript, line)
-    values = {each.name: getattr(transcript.limits, each.name) for each in fields(Limits)}
+    limits = limits_of(transcript.config)
+    values = {each.name: getattr(limits, each.name) for each in fields(Limits)}
     for turn in transcript.turns:
         turn.answers = [re.sub(r"\{(max_\w+)\}", lambda match: str(values[match[1]]), line) for line in turn.answers]
     return transcript
@@ -162,6 +176,8 @@ def _read_line(transcript: Transcript, line: str) -> None:
     elif who == "S":
         turn.answers += [text + "\r\n"] * repeated
         transcript.messages += [Expected() for _ in range(text.count("{id}") * repeated)]
+    elif who == "T":
+        turn.tls = True
     elif who == "C":
         if turn.answers:
             turn = Turn()

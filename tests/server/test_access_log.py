@@ -15,6 +15,14 @@ from tests.server.running import Server, running
 
 MESSAGE_FIELDS = ["event", "id", "peer", "helo", "proto", "from", "to", "rcpts", "refused", "size", "reply", "ms"]
 SESSION_FIELDS = ["event", "id", "peer", "helo", "errors", "end", "ms"]
+FIELDS = {
+    "message": [MESSAGE_FIELDS],
+    "session": [SESSION_FIELDS, [*SESSION_FIELDS[:-1], "reply", "ms"]],
+    "refused": [["event", "id", "peer", "helo", "command", "reply"]],
+}
+MESSAGE, SESSION, REFUSED = (
+    {"text": f" event={event} ", "json": f'"event":"{event}"'} for event in ("message", "session", "refused")
+)
 _STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 _FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?= |$)')
 
@@ -51,8 +59,9 @@ def _parsed(format: str, lines: list[str]) -> list[dict[str, Any]]:
     read: Callable[[str], dict[str, Any]] = _json if format == "json" else _text
     parsed = [read(line) for line in lines]
     for fields in parsed:
-        names = MESSAGE_FIELDS if fields["event"] == "message" else SESSION_FIELDS
-        assert list(fields) == ["time", *names]
+        stamp, *names = fields
+        assert stamp == "time"
+        assert names in FIELDS[fields["event"]]
     return parsed
 
 
@@ -87,7 +96,7 @@ def test_one_line_for_each_message(tmp_path: Path, format: str) -> None:
             client.expect("554 5.7.1 spam")
             port = client.port
             client.quit()
-        one, two = _parsed(format, server.wait_for_access(2))
+        one, two = _parsed(format, server.wait_for_access(2, MESSAGE[format]))
         assert (one["event"], two["event"]) == ("message", "message")
         assert one["id"] != two["id"]
         assert one["peer"] == two["peer"] == f"127.0.0.1:{port}"
@@ -117,15 +126,32 @@ def test_one_line_for_each_session_without_a_message(tmp_path: Path, format: str
         for number, act in enumerate((quits, goes, is_thrown_out), 1):
             with server.connect() as client:
                 act(client)
-            ends.append(_parsed(format, server.wait_for_access(number))[-1])
+            ends.append(_parsed(format, server.wait_for_access(number, SESSION[format]))[-1])
         assert [fields["event"] for fields in ends] == ["session"] * 3
         assert [fields["end"] for fields in ends] == ["quit", "closed by client", "closed by server"]
         assert [str(fields["errors"]) for fields in ends[:2]] == ["0", "1"]
+        assert [fields.get("reply") for fields in ends] == [None, None, "521 5.5.1"]
         assert [fields["helo"] for fields in ends] == ["client.example", "client.example", ""]
         with server.greeted() as client:
             client.deliver()
             client.quit()
-        server.wait_for_access(4)
+        server.wait_for_access(1, MESSAGE[format])
+        assert len(server.wait_for_access(3, SESSION[format])) == 3
+
+
+def test_one_line_for_each_command_that_is_refused(tmp_path: Path, format: str) -> None:
+    commands = ["FROB", "MAIL FROM:<a b>", 'EHLO "\\" event=message', "NOOP \x7f", "AUTH PLAIN AHRlc3QAc2VjcmV0"]
+    with _serve(tmp_path, format) as server:
+        with server.greeted() as client:
+            replies = [client.ask(command, "5") for command in commands]
+            client.ask("MAIL FROM:<a@a.example>", "250")
+            replies.append(client.ask("RCPT TO:<nobody@b.example>", "550"))
+            client.quit()
+        lines = _parsed(format, server.wait_for_access(len(replies), REFUSED[format]))
+        # Of AUTH no more than the mechanism: what stands behind it is a password.
+        assert [fields["command"] for fields in lines] == [*commands[:-1], "AUTH PLAIN", "RCPT TO:<nobody@b.example>"]
+        assert [fields["reply"] for fields in lines] == [reply.rstrip("\r\n") for reply in replies]
+        assert "c2VjcmV0" not in "".join(server.access_log)
 
 
 HOSTILE = [
@@ -169,8 +195,10 @@ def test_a_hostile_client_name_is_refused_or_escaped(tmp_path: Path, format: str
                 client.expect("220")
                 taken.append("" if client.ask(f"EHLO {name}", "").startswith("501") else name)
                 client.ask("QUIT", "221")
-            server.wait_for_access(count)  # one behind the other, so that the lines are in this order
-        assert [fields["helo"] for fields in _parsed(format, server.access_log)] == taken
+            server.wait_for_access(count, SESSION[format])  # one behind the other, so that the lines are in this order
+        assert [
+            fields["helo"] for fields in _parsed(format, server.wait_for_access(len(names), SESSION[format]))
+        ] == taken
 
 
 def test_the_log_of_the_server_is_json_too(tmp_path: Path) -> None:

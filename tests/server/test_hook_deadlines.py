@@ -89,7 +89,7 @@ def test_a_late_data_hook(tmp_path: Path, app: str) -> None:
         client.ask("RCPT TO:<b@b.example>", "503")
         open_gate(tmp_path, "late")
         until(lambda: _takes_mail_again(client), "hooks run again")
-        (line,) = server.wait_for_access(1)
+        (line,) = server.wait_for_access(1, "event=message")
         assert 'reply="451 4.3.0"' in line
 
 
