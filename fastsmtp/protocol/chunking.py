@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from .content import Content
 from .replies import BDAT_SYNTAX, FAR_TOO_LARGE, Reply, SMTPError
 
-_BDAT: Final = re.compile(rb"([0-9]{1,19})(?:[ \t]+(LAST))?[ \t]*", re.I)
+_BDAT: Final = re.compile(rb"[ \t]*([0-9]{1,19})(?:[ \t]+(LAST))?[ \t]*", re.I)
 _CR: Final = 13
 # Octets that nobody wants are read into one place, by all sessions of the process: nobody looks at them.
 _SCRATCH: Final = memoryview(bytearray(65536))

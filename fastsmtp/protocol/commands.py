@@ -73,9 +73,10 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     if isinstance(line, LongLine) and not is_auth(line):
         raise SMTPError(LINE_TOO_LONG)
     match = _COMMAND.fullmatch(line)
-    if not match or _CONTROL.search(line):
+    verb = match[1].upper() if match else b""
+    # What stands behind a BDAT is content, also behind one with a control octet in it: it finds that fault itself.
+    if not match or (verb != b"BDAT" and _CONTROL.search(line)):
         raise SMTPError(UNKNOWN_COMMAND)
-    verb = match[1].upper()
     if verb in _HTTP:  # a browser made to talk to a mail server: what follows would be its header lines
         raise SMTPError(NOT_SMTP)
     run = state.get(verb)

@@ -31,7 +31,7 @@ from .chunking import ChunkReader, Swallower
 from .commands import look_closer
 from .content import Content
 from .data import DataReader
-from .envelope import Endpoint, Envelope, Message
+from .envelope import Endpoint, Envelope
 from .events import ACCEPT, CLOSE, PENDING, REJECT, Decider
 from .extensions import Offer
 from .lines import LineReader
@@ -71,7 +71,7 @@ class Session:
     """
 
     __slots__ = (
-        "_behind", "_errors", "_junk", "_protocol", "_then", "_user_data", "auth_failures", "client", "client_name",
+        "_behind", "_errors", "_junk", "_then", "_user_data", "auth_failures", "client", "client_name",
         "closing", "content", "copies", "deciders", "delay", "driver", "envelope", "esmtp", "exchange", "finished",
         "home", "id", "last_words", "line", "lines", "local", "may_xclient", "messages", "offer", "output",
         "own_reply", "peer", "pending", "reader", "recipients_refused", "refusals", "said_goodbye", "service",
@@ -102,7 +102,6 @@ class Session:
         self.user: str | None = None
         self.xclient: XClient | None = None
         self.messages = 0
-        self._protocol = "SMTP"
         self._user_data: dict[str, object] | None = None
         # per connection: the machine
         self.deciders = deciders  # for each question that somebody decides
@@ -167,9 +166,16 @@ class Session:
     @property
     def protocol(self) -> str:
         """The protocol as a Received field names it (RFC 3848, RFC 6531 4.3): SMTP, ESMTPSA, UTF8LMTPS, ..."""
+        if not self.esmtp:
+            return "SMTP"
+        if self.tls is None and self.user is None and not self.service.policy.lmtp:
+            name = "ESMTP"
+        else:
+            name = "LMTP" if self.service.policy.lmtp else "ESMTP"
+            name = f"{name}{'S' if self.tls else ''}{'A' if self.user is not None else ''}"
         if self.envelope and self.envelope.sender.smtputf8:
-            return "UTF8" + self._protocol.removeprefix("E")
-        return self._protocol
+            return "UTF8" + name.removeprefix("E")
+        return name
 
     # -- for the driver -----------------------------------------------------------------------------------------------
 
@@ -370,11 +376,6 @@ class Session:
     def find_home(self) -> None:
         """Which commands are legal between two transactions: TLS, login or name may have changed."""
         self.home = self.state = self.service.home_of(self)
-        if self.esmtp:
-            name = "LMTP" if self.service.policy.lmtp else "ESMTP"
-            self._protocol = f"{name}{'S' if self.tls else ''}{'A' if self.user is not None else ''}"
-        else:
-            self._protocol = "SMTP"
 
     def forget(self) -> None:
         """Start anew, for a client of whom nothing is known (RFC 3207 4.2; XCLIENT). Counts of errors stay."""
@@ -421,8 +422,7 @@ class Session:
         try:
             surplus = reader.received(length)
         except SMTPError as error:  # far too large: there is no hope of reading it to its end
-            self.finish(self.message_id, error.reply)
-            self.say(error.reply)
+            self.refuse_content(error.reply)
             return
         if reader.done:
             if surplus or behind:
@@ -445,14 +445,11 @@ class Session:
         """How many replies the message at hand gets: LMTP has one for each accepted recipient (RFC 2033 4.2)."""
         return len(self.transaction.recipients) if self.service.policy.lmtp else 1
 
-    def judge(self, content: Content) -> None:
-        """The content is complete: hand the message over, unless it breaks a rule."""
-        if broken_rule := content.verdict():
-            self.copies = self.replies_due
-            self.finish(self.message_id, broken_rule)
-            self.ask("error", broken_rule)
-        else:
-            self.ask("data", Message(self.message_id, self.transaction, content.octets(), self))
+    def refuse_content(self, broken_rule: Reply) -> None:
+        """The content breaks a rule, which the handler may want to know."""
+        self.copies = self.replies_due
+        self.finish(self.message_id, broken_rule)
+        self.refuse_command(broken_rule)
 
     def finish(self, message_id: str, reply: Reply | None) -> None:
         """The message got its verdict: whatever it was, the transaction is over (RFC 5321 4.1.1.4)."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from .chunking import Chunk, ChunkReader, Swallower, parse_chunk
 from .content import Content
 from .data import DataReader
-from .envelope import Recipient, Sender
+from .envelope import Message, Recipient, Sender
 from .grammar import SIMPLE_OCTETS, SIMPLE_PATH, parse_mailbox, split_path
 from .replies import (
     BAD_RECIPIENT,
@@ -123,11 +123,16 @@ def data(session: Session, argument: bytes) -> None:
     if sender.size:
         content.reserve(sender.size)
     session.say(START_DATA)
-    session.read(DataReader(content), _data_ended, session.lines.take_rest())
+    session.read(DataReader(content), _judge, session.lines.take_rest())
 
 
-def _data_ended(session: Session, reader: DataReader) -> None:
-    session.judge(reader.content)
+def _judge(session: Session, reader: DataReader | ChunkReader) -> None:
+    """The content is complete: hand the message over, unless it breaks a rule."""
+    content = reader.content
+    if broken_rule := content.verdict():
+        session.refuse_content(broken_rule)
+    else:
+        session.ask("data", Message(session.message_id, session.transaction, content.octets(), session))
 
 
 def data_without_recipients(session: Session, argument: bytes) -> None:
@@ -156,6 +161,9 @@ def bdat(session: Session, argument: bytes) -> None:
         content.reserve(max(sender.size or 0, chunk.size))
         session.state = session.service.states.chunks
     if content.arrived + chunk.size > session.service.limits.max_message_bytes:
+        if chunk.last:
+            session.copies = session.replies_due
+        session.finish(session.message_id, TOO_LARGE)
         _swallow(session, chunk, TOO_LARGE)
         return
     reader = ChunkReader(content, chunk)
@@ -167,7 +175,7 @@ def bdat(session: Session, argument: bytes) -> None:
 
 def _chunk_ended(session: Session, reader: ChunkReader) -> None:
     if reader.chunk.last:
-        session.judge(reader.content)
+        _judge(session, reader)
     else:
         session.reader = None
         session.rest()

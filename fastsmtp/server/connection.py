@@ -12,18 +12,16 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from ..protocol.envelope import Endpoint
 from ..protocol.replies import EARLY_TALKER, Reply
 from ..protocol.session import Reader, Session
 from ..protocol.tls import TLS
 from .dispatch import Running, Tables
+from .entrance import Entrance
 from .sockets import endpoint
 from .tls import TLSLayer
-
-if TYPE_CHECKING:
-    from .entrance import Entrance
 
 _log = logging.getLogger("fastsmtp.worker")
 _LINGER_OCTETS: Final = 262144  # read and dropped behind the last reply, so that no reset swallows it
@@ -122,8 +120,10 @@ class Connection(asyncio.BufferedProtocol):
         entrance, reception = self.entrance, self._reception
         told, peer = self._peer is not None, self._peer or endpoint(transport.get_extra_info("peername"))
         local = self._local or endpoint(transport.get_extra_info("sockname"))
-        may_xclient = entrance.may_xclient(peer.host, told)
-        self._client, refusal = entrance.admit(peer.host, told, may_xclient)
+        key, may_xclient = entrance.standing_of(peer.host, told)
+        refusal = entrance.refusal_of(key)
+        if refusal is not entrance.service.replies.too_busy:
+            self._client = key
         reception.connections.add(self)
         try:
             self.handler = reception.application.new_handler()
@@ -370,6 +370,7 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = self.entrance.command_deadline
         layer.set_protocol(self)
         self.session.tls_started(self.entrance.facts(layer))
+        self._send()  # it may be time to leave
 
     def _tls_failed(self, reason: str) -> None:
         """There is no way back to clear text (RFC 3207 4.1)."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..protocol.envelope import Endpoint
+from .entrance import Entrance
+from .rooms import come_in
 from .sockets import endpoint
 from .tls import TLSLayer
-
-if TYPE_CHECKING:
-    from .entrance import Entrance
 
 
 class Handshake(asyncio.BaseProtocol):
@@ -51,7 +50,7 @@ class Handshake(asyncio.BaseProtocol):
 
     def _established(self, layer: TLSLayer) -> None:
         entrance = self.entrance
-        entrance.come_in(layer, self._peer, self._local, tls=entrance.facts(layer))
+        come_in(entrance, layer, self._peer, self._local, tls=entrance.facts(layer))
         entrance.reception.leave(self)
 
     def _failed(self, reason: str) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..protocol.proxy import ProxyError, ProxyHeader, ProxyReader
+from .entrance import Entrance
 from .handshake import Handshake
+from .rooms import come_in
 from .sockets import endpoint
-
-if TYPE_CHECKING:
-    from .entrance import Entrance
 
 
 class Preamble(asyncio.BufferedProtocol):
@@ -64,7 +63,7 @@ class Preamble(asyncio.BufferedProtocol):
             handshake.connection_made(transport)
             handshake.feed(octets)
         else:
-            entrance.come_in(transport, header.source, header.destination, octets)
+            come_in(entrance, transport, header.source, header.destination, octets)
         entrance.reception.leave(self)
 
     def _give_up(self, reason: str) -> None:

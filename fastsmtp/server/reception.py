@@ -12,6 +12,7 @@ import logging
 import resource
 import secrets
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..config import Config
@@ -57,6 +58,7 @@ class Reception:
         access_log: where finished messages and sessions are noted.
         turn: what is to be done in a turn of the loop.
         clients: counts of connections and failures, over all workers.
+        free_bytes: tells the room that the store has.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Reception:
         access_log: AccessLog,
         turn: Turn,
         clients: Clients,
+        free_bytes: Callable[[], int | None],
     ) -> None:
         self.config: Final = config
         self.application: Final = application
@@ -74,6 +77,7 @@ class Reception:
         self.access_log: Final = access_log
         self.turn: Final = turn
         self.clients: Final = clients
+        self._free_bytes: Final = free_bytes
         self.entrances: Final[list[Entrance]] = []
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
         # says what it read right behind it. So an idle session has none.
@@ -123,7 +127,8 @@ class Reception:
     # -- deadlines ----------------------------------------------------------------------------------------------------
 
     def start_sweeping(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to look for overdue connections once a second."""
+        """Begin to look for overdue connections, and at the room that is left, once a second."""
+        self._look_at_room()
         self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, loop)
 
     def stop_sweeping(self) -> None:
@@ -134,6 +139,7 @@ class Reception:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self.now = now = time.monotonic()
         self._look_at_stress()
+        self._look_at_room()
         for entrance in self.entrances:
             entrance.look_at_the_clock(now)
         for guest in [each for each in self.connections if each.deadline <= now or each.opened <= each.entrance.oldest]:
@@ -152,6 +158,12 @@ class Reception:
             _log.warning("%d connections: %s", len(self.connections), "under stress" if stressed else "stress is over")
             for entrance in self.entrances:
                 entrance.be_stressed(stressed)
+
+    def _look_at_room(self) -> None:
+        """A full store is better said at MAIL than behind the data."""
+        free = self._free_bytes()
+        for entrance in self.entrances:
+            entrance.be_full(free)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ import os
 import select
 import signal
 import socket
+import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +29,7 @@ from ..config import Config, Listen
 from ..handler import WorkerInfo
 from ..protocol.envelope import Endpoint
 from ..protocol.memory import BufferPool
+from ..protocol.sasl import check_mechanisms
 from ..store import StoreError, open_store
 from ..users import UsersFile, UsersFileError
 from . import application as applications
@@ -34,10 +37,13 @@ from .access_log import AccessLog
 from .application import Application
 from .certificates import CertificateError, Certificates
 from .clients import Clients
+from .connection import Connection
 from .dispatch import Dispatcher
 from .entrance import Entrance, LoginGuard
+from .handshake import Handshake
 from .hook_tasks import HookTasks
 from .intake import Intake
+from .preamble import Preamble
 from .reception import Reception
 from .services import make_service
 from .threads import ThreadPool
@@ -77,6 +83,7 @@ def run(
     """
     _die_with_master()
     faulthandler.enable()
+    sys.unraisablehook = _ignore_odd_names
     try:
         if target is None and config.app:
             target = applications.load(config.app)
@@ -103,6 +110,12 @@ def _die_with_master() -> None:
 def _report_ready(report: int) -> None:
     os.write(report, READY)
     os.close(report)
+
+
+def _ignore_odd_names(report: sys.UnraisableHookArgs) -> None:
+    """A client may ask for a server name that is no text; Python would print a traceback for each."""
+    if not (isinstance(report.exc_value, UnicodeError) and isinstance(report.object, ssl.SSLContext)):
+        sys.__unraisablehook__(report)
 
 
 def _calm_the_collector() -> None:
@@ -150,6 +163,7 @@ class Worker:
                 reception = await stack.enter_async_context(self._open())
                 entrances = [self._build(reception, *each) for each in zip(config.listen, self._sockets, strict=True)]
                 reception.entrances.extend(entrances)
+                reception.start_sweeping(loop)
                 servers = [await self._listen(*each) for each in zip(entrances, self._sockets, strict=True)]
             except Exception as error:
                 known = isinstance(error, (applications.ApplicationError, StoreError, CertificateError, OSError))
@@ -177,6 +191,7 @@ class Worker:
                     "the handler has no data hook and no store is set: accepted mail will be lost; see --store"
                 )
             store = await stack.enter_async_context(open_store(config.store, self._slot)) if config.store else None
+            free_bytes = store.free_bytes if store else _unknown
             tasks = HookTasks(loop)
             stack.callback(tasks.close)
             turn = Turn(loop)
@@ -189,8 +204,7 @@ class Worker:
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(config, self._application, dispatcher, access_log, turn, self._clients)
-            reception.start_sweeping(loop)
+            reception = Reception(config, self._application, dispatcher, access_log, turn, self._clients, free_bytes)
             stack.callback(reception.stop_sweeping)
             yield reception
 
@@ -210,13 +224,18 @@ class Worker:
         if config.require_auth and not self._application.authenticates:
             _log.warning("%s: login is required, but nobody can log in: no auth hook, no users file", text)
         mechanisms = config.auth_mechanisms or self._application.auth_mechanisms
+        try:
+            check_mechanisms(mechanisms)
+        except ValueError as error:
+            raise applications.ApplicationError(f"listener {text}: {error}") from error
         service = make_service(config, self._pool, mechanisms, LoginGuard(self._clients, config))
         return Entrance(reception, config, service, certificates, _address_of(listening))
 
     async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:
         loop, backlog = asyncio.get_running_loop(), self._config.backlog
         create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        return await create(entrance.new_protocol, sock=listening, backlog=backlog)
+        room = _first_room(entrance.config)
+        return await create(lambda: room(entrance), sock=listening, backlog=backlog)
 
     async def _watch_certificates(self) -> None:
         """Certificates are renewed on disk, by others; nobody should have to tell us."""
@@ -252,6 +271,17 @@ class Worker:
         if cut:
             _log.warning("worker %d: %d sessions were cut", self._slot, cut)
         return EXIT_CUT if cut else EXIT_DRAINED
+
+
+def _first_room(config: Config) -> Callable[[Entrance], asyncio.BaseProtocol]:
+    """Where a new connection comes in."""
+    if config.proxy_protocol:
+        return Preamble
+    return Handshake if config.implicit_tls else Connection
+
+
+def _unknown() -> None:
+    """The room there is, where nobody knows: there is no store."""
 
 
 def _address_of(listening: socket.socket) -> Endpoint | None:

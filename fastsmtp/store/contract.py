@@ -46,3 +46,7 @@ class Store(Protocol):
             One result per message, in the batch's order: None if it is durable, else why it was refused.
         """
         ...
+
+    def free_bytes(self) -> int | None:
+        """The room there is, in octets; None if it is unknown or has no end. Asked once a second, on the loop."""
+        ...

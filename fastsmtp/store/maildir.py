@@ -96,6 +96,14 @@ class Maildir:
         finally:
             self._writer.shutdown()
 
+    def free_bytes(self) -> int | None:
+        """What an ordinary user may still write to its file system."""
+        try:
+            found = os.statvfs(self._path)
+        except OSError:  # the next message will meet it, and say what it is
+            return None
+        return found.f_bavail * found.f_frsize
+
     async def store(self, batch: Sequence[Message]) -> Sequence[StoreError | None]:
         """Delivers a batch; see `Store.store`. A message's trouble is 452 4.3.1 if space is short, else 451 4.3.0."""
         delivery = _Delivery(self._path, self._names, batch)

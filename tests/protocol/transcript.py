@@ -14,7 +14,7 @@ r"""Dialogues in the notation of RFC 5321, appendix D, read from files.
     S: <closes>                                                  the server ends the connection, having said no more
 
 In C and M lines ``\r \n \t \0 \\ \xNN`` are octets and ``{text*N}`` is a repetition. ``{id}`` is the id of the message
-that was accepted, and ``{max_message_bytes}`` the value of that setting.
+that was accepted, ``{same}`` once more that of the last ``{id}``, and ``{max_message_bytes}`` the value of that setting.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -111,9 +112,10 @@ class Transcript:
 
     def expected(self, turns: int, delivered: list[Delivered]) -> bytes:
         """The octets that the server has said behind so many turns, given the messages that it handed over."""
-        text = "".join("".join(turn.answers) for turn in self.turns[:turns])
-        for message in delivered:
-            text = text.replace("{id}", message.id, 1)
+        text, *parts = "".join("".join(turn.answers) for turn in self.turns[:turns]).split("{id}")
+        ids = [message.id for message in delivered[: len(parts)]]
+        for part, each in zip_longest(parts, ids, fillvalue="{id}"):
+            text += each + part.replace("{same}", each)
         return text.encode()
 
     def check_messages(self, delivered: list[Delivered]) -> None:
