@@ -15,12 +15,15 @@ COPY --from=build /opt/fastsmtp /opt/fastsmtp
 RUN install -d -o 10001 -g 10001 -m 0750 /data
 ENV PATH=/opt/fastsmtp/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    FASTSMTP_ADMIN=127.0.0.1:8025
 # Numeric, so that Kubernetes' runAsNonRoot can check it.
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 2525
 STOPSIGNAL SIGTERM
+# Asks the admin process: ready, and whatever the flags say about listeners.
+HEALTHCHECK --interval=15s --timeout=6s --start-period=30s CMD ["fastsmtp", "healthcheck"]
 ENTRYPOINT ["fastsmtp"]
 CMD ["serve", "--listen", "0.0.0.0:2525", "--store", "maildir:/data/mail"]

@@ -12,14 +12,17 @@ SOURCES := $(wildcard fastsmtp tests examples loadtest docs)
 SCRIPTS := tests/conformance/serve
 # Plays the conformance cases; it is kept outside this repository.
 CASES ?= ../shared/conformance/run_cases.py
+# What is fuzzed, and for how long each.
+FUZZ_TARGETS := session proxy chunking sasl parameters
+FUZZ_SECONDS ?= 60
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test conformance lint format settings lock system-deps clean
+.PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +32,14 @@ run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="
 
 test: $(VENV)/.installed-dev ## run the tests; pytest's arguments in ARGS="..."
 	$(BIN)/python -m pytest $(ARGS)
+
+# Inputs that reach more than the committed ones gather in build/fuzz, and so does one that fails.
+fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from the committed corpora
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p build/fuzz/$$target; \
+		$(VENV)-fuzz/bin/python -m tests.fuzz.$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/$$target- build/fuzz/$$target tests/fuzz/corpus/$$target || exit 1; \
+	done
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
@@ -44,6 +55,9 @@ format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 
 settings: $(VENV)/.installed-dev ## write docs/settings.md anew
 	$(BIN)/python docs/make_settings.py
+
+metrics: $(VENV)/.installed-dev ## write docs/metrics.md anew
+	$(BIN)/python docs/make_metrics.py
 
 # Keeps the versions that still fit; ARGS=--upgrade takes the newest.
 lock: $(VENV)-lock/.installed ## write requirements/dev.txt anew; newest versions with ARGS=--upgrade
@@ -68,7 +82,7 @@ apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES) </dev/null
 endef
 export INSTALL_SYSTEM_PACKAGES
 
-system-deps: ## install the programs that the tests use (Debian: swaks, postfix)
+system-deps: ## install the programs that the tests use, from Debian
 	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
 	for program in $(SYSTEM_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
@@ -79,7 +93,7 @@ system-deps: ## install the programs that the tests use (Debian: swaks, postfix)
 	else echo "neither root nor sudo: as root, run 'make system-deps'" >&2; exit 1; fi
 
 clean: ## remove what the other targets made, but not mail
-	rm -rf $(VENV) $(VENV)-lock build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -99,4 +113,11 @@ $(VENV)/.installed-dev: requirements/dev.txt pyproject.toml $(VENV)/.created
 $(VENV)-lock/.installed:
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: uv
+	@touch $@
+
+# Not among the dependencies of development: atheris has no wheels for Linux on ARM.
+$(VENV)-fuzz/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-fuzz
+	$(VENV)-fuzz/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		atheris hypothesis --editable '.[auth]'
 	@touch $@

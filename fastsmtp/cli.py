@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -78,6 +79,8 @@ def _help(about: Setting) -> str:
 def _shown(about: Setting, value: object) -> str:
     if value in (None, ()):
         return about.unset
+    if about.secret:
+        return "***"
     if isinstance(value, tuple):
         return ", ".join(value)
     if isinstance(value, bool):
@@ -85,18 +88,21 @@ def _shown(about: Setting, value: object) -> str:
     return f"{value:.15g} {about.unit}" if isinstance(value, float) else f"{value} {about.unit}".rstrip()
 
 
+# Imported only where they are asked for: serving shall load neither password hashing nor an HTTP client.
+_ELSEWHERE = {"ctl": "control_commands", "healthcheck": "control_commands", "user": "user_commands"}
+
+
 class _Commands(click.Group):
-    """The commands; `user` is imported only where it is asked for: serving shall not load the password hashing."""
+    """The commands, those of other files included."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "user"]
+        return [*super().list_commands(ctx), *_ELSEWHERE]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "user":
+        if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
-        from fastsmtp.user_commands import user
-
-        return user
+        command: click.Command = getattr(import_module(f"fastsmtp.{_ELSEWHERE[cmd_name]}"), cmd_name)
+        return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -14,7 +14,7 @@ from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from .listen import Listen, listeners
+from .listen import Listen, address, listeners
 from .settings import (
     ConfigError,
     Setting,
@@ -30,6 +30,7 @@ from .settings import (
     seconds,
     setting,
     share,
+    token,
     whole,
     word,
     words,
@@ -42,6 +43,7 @@ _app = matching(r"[\w.]+:[\w.]+", "module:attribute, such as inbox:Inbox")
 _hostname = matching(r"[\w.-]{1,255}|\[[\w.:]{1,253}\]", "a host name or an address literal in brackets")
 _store = matching(r"maildir:[^\0]+|discard:", "maildir:PATH or discard:")
 _directory = matching(r"[^\0]+", "a directory")
+_mode = matching("0?[0-7]{3}", "a mode in octal, such as 0600")
 _mechanisms = words("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER")
 
 
@@ -211,6 +213,19 @@ class Config:
         maximum=2**63 - 1,
         unset="1.5 x max_message_bytes",
     )
+
+    admin: str | None = setting(
+        "Admin", None, address, "Where metrics, health and control are: HOST:PORT or unix:PATH.", metavar="ADDRESS"
+    )
+    admin_token: str | None = setting(
+        "Admin",
+        None,
+        token,
+        "Needed to control over TCP; best in the environment.",
+        metavar="TOKEN",
+        secret=True,
+    )
+    admin_mode: str = setting("Admin", "0600", _mode, "Mode of the unix socket of admin.", metavar="MODE")
 
     log_format: Literal["text", "json"] = word("Logging", "text", "Form of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = word("Logging", "info", "Least severity logged.")

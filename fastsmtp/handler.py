@@ -66,9 +66,12 @@ class Handler:
     Attributes:
         auth_mechanisms: SASL mechanisms that the `auth` hook can decide, in order of preference: any of PLAIN, LOGIN,
             CRAM-MD5, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, XOAUTH2, OAUTHBEARER. The setting of that name overrides it.
+        checks_authzid: whether the `auth` hook looks at ``credentials.authzid``. If not, a login as somebody else is
+            refused without asking it.
     """
 
     auth_mechanisms: ClassVar[tuple[str, ...]] = ("PLAIN", "LOGIN")
+    checks_authzid: ClassVar[bool] = False
 
     @classmethod
     @asynccontextmanager

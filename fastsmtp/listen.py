@@ -96,6 +96,15 @@ def _option(option: str, text: str) -> tuple[str, str]:
     return match["name"].replace("-", "_"), match["value"] or ""
 
 
+def address(about: Setting, value: object) -> str | None:
+    """Reads a setting that is one address without options; "none" is no address."""
+    if value == "none":
+        return None
+    if not isinstance(value, str) or len(value.split()) != 1:
+        raise wrong('HOST:PORT, [IPV6]:PORT, unix:PATH or "none"', value)
+    return Listen.parse(value).address
+
+
 def listeners(about: Setting, value: object) -> tuple[str, ...]:
     """Reads the setting: one listener or several, each in the spelling of ``str(Listen)``."""
     texts = [value] if isinstance(value, str) else value

@@ -39,6 +39,7 @@ class Setting:
     choices: tuple[str, ...] = ()  # the words allowed; empty if it is not a choice
     metavar: str = "N"  # stands for its value in --help
     unset: str = "none"  # what None and an empty list stand for
+    secret: bool = False  # its value is never shown
 
     @property
     def flag(self) -> str:
@@ -175,6 +176,16 @@ def file(about: Setting, value: object) -> str | None:
         return None
     if not isinstance(value, str) or not value or "\0" in value:
         raise wrong('a file, or "none"', value)
+    return value
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*", re.ASCII)  # RFC 6750 2.1; short ones can be guessed
+
+
+def token(about: Setting, value: object) -> str:
+    """A secret that goes into an Authorization field. What is wrong with it is said without it."""
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise ConfigError("expected 16 to 512 of A-Z a-z 0-9 . _ ~ + / - (not shown here)")
     return value
 
 

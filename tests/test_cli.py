@@ -229,6 +229,13 @@ def test_variables_of_kubernetes_and_docker_are_not_warned_of(name: str, value: 
     assert _run("check-config", **{name: value}).stderr == ""
 
 
+def test_the_token_is_not_shown() -> None:
+    result = _run("check-config", FASTSMTP_ADMIN_TOKEN="0123456789abcdef")
+    assert _line(result, "admin_token").split()[1] == "***"
+    assert "0123456789abcdef" not in result.output
+    assert _line(_run("check-config"), "admin_token").split()[1] == "none"
+
+
 # The commands for users files, imported only when they are asked for
 
 
@@ -244,7 +251,13 @@ class _UserCommands(ModuleType):
 def test_user_commands_are_part_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastsmtp.user_commands", _UserCommands("fastsmtp.user_commands"))
     commands = _run("--help").stdout.partition("Commands:")[2]
-    assert [line.split()[0] for line in commands.splitlines() if line] == ["check-config", "serve", "user"]
+    assert [line.split()[0] for line in commands.splitlines() if line] == [
+        "check-config",
+        "serve",
+        "ctl",
+        "healthcheck",
+        "user",
+    ]
     assert "Edit a users file." in commands
     assert _run("user", "add", "alice").stdout == "+alice\n"
 

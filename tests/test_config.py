@@ -41,6 +41,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("hostname", "[192.0.2.1]", "[192.0.2.1]"),
         ("hostname", "[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
         ("backlog", 1, 1),
+        ("admin", "127.0.0.1:8025", "127.0.0.1:8025"),
+        ("admin", ":8025", "0.0.0.0:8025"),
+        ("admin", "unix:/run/admin.sock", "unix:/run/admin.sock"),
+        ("admin", "none", None),
+        ("admin_token", "0123456789abcdef", "0123456789abcdef"),
+        ("admin_mode", "0660", "0660"),
+        ("admin_mode", "600", "600"),
         ("max_messages", " 0 ", 0),
         ("max_errors", 2**31 - 1, 2**31 - 1),
         ("max_recipients", 100, 100),
@@ -397,3 +404,19 @@ def test_durations_agree(hours: int) -> None:
     assert (
         seconds(f"{hours}h") == seconds(f"{hours * 60}m") == seconds(f"{hours * 3600}s") == seconds(f"{hours * 3600}")
     )
+
+
+@pytest.mark.parametrize("name", ["admin", "admin_mode"])
+@pytest.mark.parametrize("value", ["", "nonsense", "a:1 lmtp", "a:1,b:2", "0o600", "9999", 600, True, ["a:1"]])
+def test_admin_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Config.of(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "value", ["", "too-short", "with spaces in it!", "ümlaut-in-a-token", "a" * 513, 10**16]
+)
+def test_a_wrong_token_is_not_shown(value: object) -> None:
+    with pytest.raises(ConfigError, match="admin_token: expected 16 to 512 of") as refused:
+        Config.of(admin_token=value)
+    assert not value or str(value) not in str(refused.value)

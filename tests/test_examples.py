@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import mailbox
 import re
+import shlex
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from tests.conformance.server_process import PATIENCE, ServerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
+CERTIFICATE = ROOT / "tests" / "conformance" / "certificate.pem"
 CONTENT = "From: me@example.com\r\nSubject: hello\r\n\r\nIt works.\r\n..\r\n"
 
 
@@ -174,6 +177,100 @@ def test_mailboxes_has_a_postmaster_at_its_first_domain(tmp_path: Path) -> None:
     assert len(new_mail(tmp_path / "mailboxes" / "example.net" / "postmaster")) == 1
 
 
+# -- submission.py ----------------------------------------------------------------------------------------------------
+
+
+def add_sender(directory: Path, name: str, password: str) -> None:
+    command = [sys.executable, str(EXAMPLES / "submission.py"), name]
+    subprocess.run(command, cwd=directory, check=True, timeout=PATIENCE, input=f"{password}\n", text=True)
+
+
+@contextmanager
+def secure_client_of(server: ServerProcess) -> Iterator[smtplib.SMTP]:
+    """A client behind STARTTLS, whatever name the certificate has."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with client_of(server) as client:
+        client.starttls(context=context)
+        client.ehlo()
+        yield client
+
+
+def test_submission_needs_tls_and_a_login(tmp_path: Path) -> None:
+    add_sender(tmp_path, "ann@example.org", "correct horse")
+    options = (
+        "--require-tls",
+        "--require-auth",
+        f"--tls-certfile={CERTIFICATE}",
+        "--max-auth-failures=9",
+        "--auth-failure-delay=0",
+    )
+    with served(tmp_path, "submission:Submission", "--store", "maildir:./mail", *options) as server:
+        with client_of(server) as client:
+            assert client.mail("ann@example.org") == (530, b"5.7.0 STARTTLS first")
+        with secure_client_of(server) as client:
+            assert client.mail("ann@example.org") == (530, b"5.7.0 authentication required")
+            for user, password in (("ann@example.org", "wrong"), ("bob@example.org", "correct horse")):
+                with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
+                    client.login(user, password)
+                assert refused.value.smtp_code == 535
+            assert client.login("ann@example.org", "correct horse")[0] == 235
+            assert client.mail("bob@example.org") == (550, b"5.7.1 this is not your address")
+            client.sendmail("ann@example.org", "you@example.net", CONTENT)
+    (stored,) = new_mail(tmp_path / "mail")
+    assert b" with ESMTPSA id " in stored
+    assert stored.endswith(CONTENT.encode())
+
+
+def test_submission_without_its_database_answers_454(tmp_path: Path) -> None:
+    options = ("--no-auth-requires-tls", "--store", "discard:")
+    with served(tmp_path, "submission:Submission", *options) as server, client_of(server) as client:
+        with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
+            client.login("ann@example.org", "correct horse", initial_response_ok=False)
+        assert refused.value.smtp_code == 454
+        add_sender(tmp_path, "ann@example.org", "correct horse")
+        assert client.login("ann@example.org", "correct horse")[0] == 235
+
+
+# -- lmtp_delivery.py -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "replies"),
+    [
+        ("--lmtp", [b"250 2.0.0 accepted, ", b"451 4.2.0 this box ca", b"250 2.0.0 accepted, "]),
+        ("--no-lmtp", [b"451 4.2.0 this box ca"]),
+    ],
+)
+def test_lmtp_delivery_answers_for_each_recipient(tmp_path: Path, option: str, replies: list[bytes]) -> None:
+    script(tmp_path, "lmtp_delivery.py", "ann", "bob")
+    boxes = tmp_path / "boxes"
+    with (
+        served(tmp_path, "lmtp_delivery:Delivery", option) as server,
+        socket.create_connection((server.host, server.port), PATIENCE) as client,
+        client.makefile("rwb") as file,
+    ):
+        assert file.readline().startswith(b"220 ")
+        hello = b"LHLO" if option == "--lmtp" else b"EHLO"
+        file.write(hello + b" client.example\r\nMAIL FROM:<me@example.com>\r\n")
+        for box in (b"ann", b"bob", b"eve", b"../ann", b"Ann+news"):
+            file.write(b"RCPT TO:<%b@example.org>\r\n" % box)
+        file.flush()
+        while not file.readline().startswith(b"250 "):
+            pass
+        assert [file.readline()[:3] for _ in range(6)] == [b"250", b"250", b"250", b"550", b"550", b"250"]
+        (boxes / "bob" / "tmp").rename(boxes / "bob" / "elsewhere")
+        file.write(f"DATA\r\n{CONTENT.replace('..', '...')}.\r\nQUIT\r\n".encode())
+        file.flush()
+        assert file.readline().startswith(b"354 ")
+        assert [file.readline()[: len(reply)] for reply in replies] == replies
+        assert file.readline().startswith(b"221 ")
+    (stored,) = new_mail(boxes / "ann")
+    assert stored.startswith(b"Return-Path: <me@example.com>\r\n")
+    assert stored.endswith(CONTENT.encode())
+    assert new_mail(boxes / "bob") == []
+
+
 # -- README.md --------------------------------------------------------------------------------------------------------
 
 
@@ -201,4 +298,34 @@ def test_readme_handler(readme: ServerProcess, tmp_path: Path) -> None:
         assert "event=message" in server.access_log
     assert (tmp_path / "subjects.txt").read_text() == "me@example.com: hello\n"
     (stored,) = new_mail(tmp_path / "mail")
+    assert stored.endswith(CONTENT.encode())
+
+
+def commands_of_the_readme(heading: str) -> list[list[str]]:
+    """The commands of a section, split as a shell would."""
+    section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"(?m)^(?:    .*\n)+", section)
+    return [shlex.split(command) for command in block.replace("\\\n", " ").splitlines()]
+
+
+def test_readme_submission(tmp_path: Path) -> None:
+    install, add, serve = commands_of_the_readme("Submission, without code")
+    assert install == ["pip", "install", ".[auth]"]
+    fastsmtp = [sys.executable, "-m", "fastsmtp"]
+    subprocess.run(
+        [*fastsmtp, *add[1:]], cwd=tmp_path, check=True, timeout=PATIENCE, input="correct horse\n", text=True
+    )
+    replaced = {"mail.pem": str(CERTIFICATE), "0.0.0.0:587": "127.0.0.1:0", "0.0.0.0:465": "127.0.0.1:0"}
+    for old, new in replaced.items():
+        serve = [word.replace(old, new) for word in serve]
+    with ServerProcess([*fastsmtp, *serve[1:], "--workers", "1"], tmp_path) as server:
+        with secure_client_of(server) as client:
+            client.login("ann@example.org", "correct horse")
+            client.sendmail("ann@example.org", "you@example.net", CONTENT)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with smtplib.SMTP_SSL(server.host, server.ports[1], timeout=PATIENCE, context=context) as client:
+            client.ehlo()
+            assert client.mail("ann@example.org")[0] == 530
+    (stored,) = new_mail(tmp_path / "outgoing")
     assert stored.endswith(CONTENT.encode())

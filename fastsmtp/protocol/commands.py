@@ -62,12 +62,12 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     Raises:
         SMTPError: there is none.
     """
+    if line[:1] == b"\x16" and not isinstance(line, Fault):  # a TLS ClientHello, also where a response is awaited
+        raise SMTPError(NOT_SMTP)
     if state.every_line and b"\n" not in line:
         return state.every_line, line
     if isinstance(line, Fault):
         raise SMTPError(line.reply)
-    if line[:1] == b"\x16":  # a TLS ClientHello
-        raise SMTPError(NOT_SMTP)
     if b"\n" in line:
         raise SMTPError(BARE_LF)
     if isinstance(line, LongLine) and not is_auth(line):

@@ -74,7 +74,8 @@ class ContentSpace:
         self.pool = pool
         # The header section is judged while it is still in memory.
         header = limits.max_header_bytes + _BASE + _MIN_ROOM
-        largest = max(memory_bytes, next((size for size in SIZES if size >= header), SIZES[-1]))
+        largest = max(memory_bytes, next((size for size in SIZES if size >= header), header))
+        self.memory_bytes = largest
         self.sizes = tuple(size for size in SIZES if size <= largest)
         self.open_file = open_file
 
@@ -138,7 +139,7 @@ class Content:
             self._slide()
         elif larger:
             self._move_to(larger)
-        elif self._space.open_file:
+        elif self._space.open_file and len(self._buffer) >= self._space.memory_bytes:
             self._spill()
         else:
             self._move_to(2 * len(self._buffer))
@@ -152,8 +153,10 @@ class Content:
             pool.release(old)
 
     def _spill(self) -> None:
-        if not self._header_end:  # so long a header section is not looked at any more
-            self._header_end = max(self.clean, self._space.limits.max_header_bytes + _BASE + 1)
+        if not self._header_end:
+            self._look_at_header()
+            if self._header_end == self.clean:  # it has no end yet, and as much of it as there may be in memory
+                self._header_end = max(self.clean, self._space.limits.max_header_bytes + _BASE + 1)
         try:
             self._file = self._space.open_file() if self._space.open_file else None
         except OSError as error:

@@ -70,6 +70,8 @@ def xclient(session: Session, argument: bytes) -> None:
         session.peer = session.peer._replace(port=told.port)
     if told.destination_address is not None:
         session.local = Endpoint(told.destination_address, told.destination_port or 0)
+    elif told.destination_port is not None:
+        session.local = session.local._replace(port=told.destination_port)
     session.user = told.login
     session.xclient = told
     session.state = session.service.states.turned_away

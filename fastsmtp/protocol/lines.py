@@ -91,7 +91,7 @@ class LineReader:
     __slots__ = ("_auth_limit", "_discard_limit", "_dropped", "_head", "_lenient", "_limit", "_odd", "lines", "tail")
 
     def __init__(self, limit: int, auth_limit: int, discard_limit: int, lenient: bool) -> None:
-        self._limit = limit
+        self._limit = min(limit, discard_limit)
         self._auth_limit = min(max(limit, auth_limit), discard_limit)
         self._discard_limit = discard_limit
         self._lenient = lenient

@@ -71,7 +71,7 @@ def _auth_accepted(session: Session, reply: Reply | None, credentials: Credentia
 
 
 def _auth_refused(session: Session, reply: Reply, credentials: Credentials) -> None:
-    if reply.code // 100 == 4 or reply.close:
+    if reply.code // 100 == 4:
         _auth_undecided(session, reply)
     else:
         assert session.exchange is not None
@@ -186,11 +186,11 @@ def _answer_for_each(session: Session, reply: Reply | None, message_id: str) -> 
     session.finish(message_id, reply)
     # What became of the message holds for those who took it; words of their own stand if it became something.
     replies = [verdict if verdict and (verdict.code >= 300 or default.code < 300) else default for verdict in verdicts]
-    for each in replies[:-1]:
-        session.output.append(each.encoded)
-    session.say(replies[-1])  # one message, one error at most
-    if any(each.close for each in replies):
-        session.close()
+    session.output.extend([each.encoded for each in replies])
+    worst = max(replies, key=lambda each: (each.close, each.code))  # one message, one error at most
+    taken = any(each.code < 300 for each in replies)
+    if worst.close or not (taken or worst.plain):
+        session.count(worst)
 
 
 def _reset(session: Session, reply: Reply | None) -> None:

@@ -15,6 +15,7 @@ class Policy:
         require_tls: nothing that matters without TLS.
         require_auth: no mail without a login.
         auth_requires_tls: no login without TLS.
+        authzid: whether a login may be for somebody else than it is by (RFC 4422 3.4.1), as the handler decides.
         mechanisms: SASL mechanisms, where the handler authenticates (RFC 4954).
         vrfy: whether VRFY is implemented.
     """
@@ -24,5 +25,6 @@ class Policy:
     require_tls: bool = False
     require_auth: bool = False
     auth_requires_tls: bool = True
+    authzid: bool = False
     mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
     vrfy: bool = True

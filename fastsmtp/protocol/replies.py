@@ -96,7 +96,6 @@ INSUFFICIENT_STORAGE: Final = Reply(452, "4.3.1", "insufficient storage, try aga
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "too many recipients")  # RFC 5321 4.5.3.1.10: 452, not 552
 TOO_MANY_MESSAGES: Final = Reply(452, "4.5.3", "too many messages")
 AUTH_TEMPORARY: Final = Reply(454, "4.7.0", "temporary authentication failure")
-TLS_TEMPORARY: Final = Reply(454, "4.7.0", "TLS not available")
 
 # -- syntax and order ------------------------------------------------------------------------------------------------
 

@@ -30,9 +30,15 @@ from .replies import CANNOT_DECODE, UNKNOWN_MECHANISM, SMTPError
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What the client is told, in base64 behind a 334 (RFC 4954 4); then `Exchange.respond` takes its response."""
+    """What the client is told, in base64 behind a 334 (RFC 4954 4); then `Exchange.respond` takes its response.
 
-    octets: bytes = field(repr=False)  # challenges stay out of logs
+    Attributes:
+        octets: of the challenge; they stay out of logs.
+        refusal: whether it says that the login has failed; what the client responds to that changes nothing.
+    """
+
+    octets: bytes = field(repr=False)
+    refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,18 @@ class _Terms:
 
 
 class Exchange:
-    """One AUTH command on its way to its outcome. Made by `begin`; of no use after an `Outcome` or an `SMTPError`."""
+    """One AUTH command on its way to its outcome. Made by `begin`; of no use after an `Outcome` or an `SMTPError`.
 
-    __slots__ = ("_open", "_script", "_step", "mechanism")
+    Attributes:
+        mechanism: its name.
+        refused: whether a challenge has said already that the login has failed.
+    """
+
+    __slots__ = ("_open", "_script", "_step", "mechanism", "refused")
 
     def __init__(self, mechanism: str, script: Callable[[bytes | None], _Script]) -> None:
         self.mechanism = mechanism
+        self.refused = False
         self._open = script
         self._script: _Script | None = None
         self._step: Step | None = None  # the last one, as long as it waits for an answer
@@ -116,6 +128,7 @@ class Exchange:
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
+        self.refused = isinstance(step, Challenge) and step.refusal
         return step
 
 
@@ -295,7 +308,7 @@ def _by_token(credentials: Credentials, error: bytes) -> _Script:
     if credentials.token:
         outcome = yield from _decide(credentials)
     if not outcome.accepted:
-        yield from _ask(error)
+        yield Challenge(error, refusal=True)
     return outcome
 
 

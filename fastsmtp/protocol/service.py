@@ -34,6 +34,9 @@ class Clients(Protocol):
     def auth_failed(self, client: bytes | None) -> None:
         """A login of this client has failed."""
 
+    def auth_accepted(self) -> None:
+        """A login has succeeded."""
+
 
 class NoMemory:
     """Remembers nothing of any client."""
@@ -48,6 +51,9 @@ class NoMemory:
 
     def auth_failed(self, client: bytes | None) -> None:
         """Nobody counts it."""
+
+    def auth_accepted(self) -> None:
+        """Likewise."""
 
 
 def _epoch() -> datetime:

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .authentication import without_secrets
 from .chunking import ChunkReader, Swallower
 from .commands import look_closer
 from .content import Content
@@ -74,8 +75,8 @@ class Session:
         "_behind", "_errors", "_junk", "_then", "_user_data", "auth_failures", "client", "client_name",
         "closing", "content", "copies", "deciders", "delay", "driver", "envelope", "esmtp", "exchange", "finished",
         "home", "id", "last_words", "line", "lines", "local", "may_xclient", "messages", "offer", "output",
-        "own_reply", "peer", "pending", "reader", "recipients_refused", "refusals", "said_goodbye", "service",
-        "started", "starting_tls", "state", "stopped", "tls", "transactions", "user", "verdicts", "xclient",
+        "own_reply", "peer", "pending", "reader", "recipients_refused", "refusals", "said_auth", "said_goodbye",
+        "service", "started", "starting_tls", "state", "stopped", "tls", "transactions", "user", "verdicts", "xclient",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +131,7 @@ class Session:
         self.offer: Offer = service.no_offer
         self.exchange: Exchange | None = None  # AUTH is under way
         self.auth_failures = 0
+        self.said_auth = False  # what is no command may be its response, also when it was refused
         self._errors = self._junk = 0  # since the last accepted message
         self.transactions = 0
         # per transaction
@@ -327,9 +329,9 @@ class Session:
         """Answer the client."""
         self.output.append(reply.encoded)
         if not reply.plain:
-            self._count(reply)
+            self.count(reply)
 
-    def _count(self, reply: Reply) -> None:
+    def count(self, reply: Reply) -> None:
         """A reply has consequences: it closes, or it was an error."""
         limits = self.service.limits
         if reply.close:
@@ -355,6 +357,7 @@ class Session:
 
     def refuse_command(self, reply: Reply) -> None:
         """The protocol refuses the command at hand, which the handler may want to know."""
+        self.line = without_secrets(self, reply)
         self.ask("error", reply)
 
     def count_junk(self) -> None:

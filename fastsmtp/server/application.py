@@ -51,6 +51,11 @@ class Application:
         return getattr(self._target, "auth_mechanisms", Handler.auth_mechanisms)
 
     @property
+    def checks_authzid(self) -> bool:
+        """Whether it decides who may act for whom."""
+        return self._users is None and bool(getattr(self._target, "checks_authzid", False))
+
+    @property
     def authenticates(self) -> bool:
         """Whether anybody can log in; unknown (True) before a factory was called."""
         return self._users is not None or self._decides_logins

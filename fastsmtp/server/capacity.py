@@ -1,12 +1,19 @@
-"""How many workers a machine, or the part of it that we were given, has room for."""
+"""How much of a machine, or of the part of it that we were given, we may use: workers, open files."""
 
 from __future__ import annotations
 
 import math
 import os
+import resource
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+def raise_descriptor_limit() -> None:
+    """A connection takes a descriptor, and the usual soft limit is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def default_workers() -> tuple[int, str]:

@@ -18,9 +18,10 @@ from ..protocol.envelope import Endpoint
 from ..protocol.replies import EARLY_TALKER, Reply
 from ..protocol.session import Reader, Session
 from ..protocol.tls import TLS
+from .columns import CONNECTIONS, REFUSED_EARLY_TALKER, REFUSED_PER_CLIENT, REFUSED_TOO_BUSY, REPLIES, TIMEOUTS
 from .dispatch import Running, Tables
 from .entrance import Entrance
-from .sockets import endpoint
+from .sockets import NOBODY, endpoint
 from .tls import TLSLayer
 
 _log = logging.getLogger("fastsmtp.worker")
@@ -36,6 +37,7 @@ class Connection(asyncio.BufferedProtocol):
         "_backlog",
         "_began_with",
         "_blocked",
+        "_cells",
         "_client",
         "_closed",
         "_data_began",
@@ -79,6 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self.entrance = entrance
         self._reception = reception = entrance.reception
         self._receive_view = reception.receive_view
+        self._cells = reception.books.cells
         # per connection
         self._peer = peer  # as a proxy has told it
         self._local = local or entrance.local
@@ -121,10 +124,11 @@ class Connection(asyncio.BufferedProtocol):
         told, peer = self._peer is not None, self._peer or endpoint(transport.get_extra_info("peername"))
         local = self._local or endpoint(transport.get_extra_info("sockname"))
         key, may_xclient = entrance.standing_of(peer.host, told)
-        refusal = entrance.refusal_of(key)
+        refusal = entrance.service.replies.closing if peer is NOBODY else entrance.refusal_of(key)
         if refusal is not entrance.service.replies.too_busy:
             self._client = key
         reception.connections.add(self)
+        self._cells[CONNECTIONS] += 1
         try:
             self.handler = reception.application.new_handler()
             self.tables = reception.tables_of(self.handler)
@@ -154,6 +158,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _turn_away(self, refusal: Reply) -> None:
         self.session.turn_away(refusal)
+        self._cells[REFUSED_TOO_BUSY if refusal.enhanced == "4.3.2" else REFUSED_PER_CLIENT] += 1
         self._eof = True  # whatever it says: lingering would take the descriptors that we do not have
         self._send()
         self.deadline = self._reception.now + self.entrance.config.refusal_timeout
@@ -163,6 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             return
         if self._backlog and self.entrance.config.early_talker == "reject":
+            self._cells[REFUSED_EARLY_TALKER] += 1
             self.session.turn_away(EARLY_TALKER)
         else:
             self.session.greet()
@@ -219,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
             self._send()
 
     def _receive_content(self, length: int) -> None:
-        if not self._lost:
+        if not (self._lost or self.running or self.session.closing):  # it may have expired since this was read
             self.session.content_received(length)
             self.resume()
 
@@ -262,6 +268,7 @@ class Connection(asyncio.BufferedProtocol):
             session.shut_down()
         output = session.output
         if output:
+            self._cells[REPLIES] += len(output)
             self.deadline = self.entrance.command_deadline
             self._depart(self._write, output[0] if len(output) == 1 else b"".join(output))
             output.clear()
@@ -285,6 +292,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost or session.pending is not None:
             return
         if session.output:
+            self._cells[REPLIES] += len(session.output)
             self._depart(self._write, b"".join(session.output))
             session.output.clear()
         session.go_on()
@@ -312,13 +320,13 @@ class Connection(asyncio.BufferedProtocol):
         running.begin()
 
     def _log_verdicts(self) -> None:
-        session, access_log = self.session, self._reception.access_log
+        session, books = self.session, self._reception.books
         for finished in session.finished:
             self._noted = True
-            access_log.message(session, finished, monotonic())
+            books.message(session, finished, monotonic())
         session.finished.clear()
         for line, reply in session.refusals:
-            access_log.refusal(session, line, reply, monotonic())
+            books.refusal(session, line, reply, monotonic())
         session.refusals.clear()
 
     def _expect_content(self, session: Session) -> None:
@@ -374,7 +382,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _tls_failed(self, reason: str) -> None:
         """There is no way back to clear text (RFC 3207 4.1)."""
-        self._reception.access_log.turned_away(self.session.peer, f"TLS handshake: {reason}", monotonic())
+        if self.deadline <= self._reception.now:
+            reason = "not done in time"
+        self._reception.books.tls_failed(self.session.peer, reason, monotonic())
         self.connection_lost(None)
 
     def _finish(self) -> None:
@@ -405,8 +415,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._closed and not self.late:
             self._closed = True
             self._log_verdicts()
-            if not self._noted or session.last_words:
-                reception.access_log.session(session, self.opened, monotonic(), self._end())
+            reception.books.session(session, self.opened, monotonic(), self._end(), self._noted)
             session.disconnected()
             if self.running is not None:
                 self.running.begin()
@@ -448,10 +457,11 @@ class Connection(asyncio.BufferedProtocol):
         elif self._lingered >= 0:
             if overdue:
                 self._transport.abort()
-        elif self._reader is None or (overdue and not self._data_is_on_time(self._reader, now)):
-            if self._reader is None and self._reception.retiring:
+        elif (reader := self.session.reader) is None or (overdue and not self._data_is_on_time(reader, now)):
+            if reader is None and self._reception.retiring:
                 self.session.shut_down()
             else:
+                self._cells[TIMEOUTS] += 1
                 self.session.time_out()
             self._send()
 

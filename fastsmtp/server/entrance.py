@@ -17,6 +17,7 @@ from ..protocol.envelope import Endpoint
 from ..protocol.replies import INSUFFICIENT_STORAGE, Reply
 from ..protocol.service import Service
 from ..protocol.tls import TLS
+from .books import Books
 from .certificates import Certificates
 from .clients import Clients, client_key
 from .tls import TLSLayer
@@ -44,7 +45,8 @@ class LoginGuard:
     Sessions ask from the loop and from pool threads, so there is a lock: AUTH is no hot path.
     """
 
-    def __init__(self, clients: Clients, config: Config) -> None:
+    def __init__(self, clients: Clients, books: Books, config: Config) -> None:
+        self._books = books
         self._clients = clients
         self._most = config.auth_failures_per_client
         self._exempt = Networks(config.exempt_networks)
@@ -63,9 +65,14 @@ class LoginGuard:
 
     def auth_failed(self, client: bytes | None) -> None:
         """An attempt has failed."""
+        self._books.login(accepted=False)
         if client is not None:
             with self._lock:
                 self._clients.auth_failed(client)
+
+    def auth_accepted(self) -> None:
+        """An attempt has succeeded."""
+        self._books.login(accepted=True)
 
 
 class Entrance:
@@ -176,6 +183,7 @@ class Entrance:
         assert self.certificates is not None
         tls: ssl.SSLObject = layer.get_extra_info("ssl_object")
         cipher = tls.cipher()
+        self.reception.books.tls(tls.version() or "")
         return TLS(
             tls.version() or "",
             cipher[0] if cipher else "",

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import cast
 
 from ..protocol.envelope import Endpoint
+from .columns import REFUSED_TLS_HANDSHAKE, TLS_HANDSHAKES_FAILED
 from .entrance import Entrance
 from .rooms import come_in
 from .sockets import endpoint
@@ -22,7 +23,7 @@ class Handshake(asyncio.BaseProtocol):
     To the event loop it is the protocol of a new connection until it has the transport, then the layer is.
     """
 
-    __slots__ = ("_layer", "_local", "_peer", "deadline", "entrance", "opened")
+    __slots__ = ("_layer", "_local", "_peer", "_reason", "deadline", "entrance", "opened")
 
     def __init__(self, entrance: Entrance, peer: Endpoint | None = None, local: Endpoint | None = None) -> None:
         assert entrance.certificates is not None, "the configuration makes sure of that"
@@ -31,6 +32,7 @@ class Handshake(asyncio.BaseProtocol):
         self.deadline = self.opened + entrance.handshake_timeout
         self._peer = peer
         self._local = local
+        self._reason = ""  # why we gave it up, if it was us
         self._layer = TLSLayer(
             entrance.certificates.context, entrance.reception.cipher_view, self._established, self._failed
         )
@@ -41,7 +43,7 @@ class Handshake(asyncio.BaseProtocol):
         lower.set_protocol(self._layer)
         self._layer.start(lower)
         if self.entrance.reception.is_overfull:
-            self._layer.abort()
+            self._give_up("too many connections")
 
     def feed(self, octets: bytes) -> None:
         """Octets that were read before."""
@@ -50,20 +52,26 @@ class Handshake(asyncio.BaseProtocol):
 
     def _established(self, layer: TLSLayer) -> None:
         entrance = self.entrance
+        entrance.reception.connections.discard(self)  # the session counts, and both together are one connection
         come_in(entrance, layer, self._peer, self._local, tls=entrance.facts(layer))
-        entrance.reception.leave(self)
 
     def _failed(self, reason: str) -> None:
         reception = self.entrance.reception
         reception.leave(self)
         peer = self._peer or endpoint(self._layer.get_extra_info("peername"))
-        reception.access_log.turned_away(peer, f"TLS handshake: {reason}", monotonic())
+        reception.books.cells[TLS_HANDSHAKES_FAILED] += 1
+        why = f"TLS handshake: {self._reason or reason}"
+        reception.books.turned_away(peer, REFUSED_TLS_HANDSHAKE, why, monotonic())
+
+    def _give_up(self, reason: str) -> None:
+        self._reason = reason
+        self._layer.abort()
 
     # -- for the sweep, and the end of the worker ---------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
         """The handshake has not ended in time."""
-        self._layer.abort()
+        self._give_up("not done in time")
 
     def drain(self) -> None:
         """It has still to become a session, which will be told."""

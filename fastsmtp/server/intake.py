@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from ..protocol.envelope import Message
 from ..protocol.replies import TEMPORARY_FAILURE, Reply
 from ..store import Store
+from .columns import STORE_SECONDS
 
 _MAX_BATCH: Final = 256  # messages
 _log = logging.getLogger("fastsmtp.store")
@@ -21,25 +23,35 @@ _log = logging.getLogger("fastsmtp.store")
 Stored = Callable[[Reply | None], None]
 """Called with None when the message is durable, else with the reply that says why it is not."""
 
+_Delivery = tuple[Message, Stored, float]  # when it was put here, by the monotonic clock
+
 
 class Intake:
-    """Hands messages to a store and brings back what became of each."""
+    """Hands messages to a store and brings back what became of each.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: takes them.
+        cells: of the worker's row in the scoreboard.
+    """
+
+    def __init__(self, store: Store, cells: memoryview[int]) -> None:
         self._store = store
-        self._waiting: list[tuple[Message, Stored]] = []
+        self._cells = cells
+        self._waiting: list[_Delivery] = []
         self._task: asyncio.Task[None] | None = None
 
     def put(self, message: Message, stored: Stored) -> None:
         """Store a message; `stored` is called once, later."""
-        self._waiting.append((message, stored))
+        self._waiting.append((message, stored, monotonic()))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-            replies = await self._store_batch([message for message, _ in batch])
+            replies = await self._store_batch([message for message, _, _ in batch])
+            for _, _, began in batch:
+                STORE_SECONDS.observe(self._cells, monotonic() - began)
             # Not from within this task: what follows may start a hook, which is a task of its own.
             asyncio.get_running_loop().call_soon(_tell, batch, replies)
         self._task = None
@@ -56,8 +68,8 @@ class Intake:
         return [error.reply if error else None for error in results]
 
 
-def _tell(batch: list[tuple[Message, Stored]], replies: list[Reply | None]) -> None:
-    for (message, stored), reply in zip(batch, replies, strict=True):
+def _tell(batch: list[_Delivery], replies: list[Reply | None]) -> None:
+    for (message, stored, _), reply in zip(batch, replies, strict=True):
         try:
             stored(reply)
         except Exception:

@@ -78,6 +78,13 @@ class Listener:
         """The socket that a slot's worker accepts from."""
         return self._sockets[slot]
 
+    def keep(self, slot: int | None) -> None:
+        """In a child: close our copies of all sockets but this slot's; while one is open, the kernel queues there."""
+        kept = None if slot is None else self._sockets[slot]
+        for each in self._sockets:
+            if each is not kept:
+                each.close()
+
     def close(self) -> None:
         """Close all sockets here; workers have their own copies."""
         sockets, self._sockets = self._sockets, []

@@ -11,26 +11,28 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import select
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import Enum
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Final
 
 from ..config import Config, Listen
-from ..store import check_url, describe
+from ..store import check_url
+from . import admin_child, logs, worker
 from . import application as applications
-from . import logs, worker
+from .admin_child import AdminChild
+from .announcement import announce
 from .application import Application, ApplicationError
-from .capacity import default_workers
+from .capacity import default_workers, raise_descriptor_limit
+from .children import BackOff, Child, Phase, how_it_ended
 from .clients import ClientCounts
+from .columns import RELOAD_FAILURE, RELOADS_DONE, RELOADS_GIVEN_UP, WORKER_DEATHS, State
 from .listeners import BindError, Listener
+from .scoreboard import Scoreboard
+from .status import Facts
 
 EXIT_OK: Final = 0
 EXIT_CUT: Final = worker.EXIT_CUT
@@ -39,8 +41,6 @@ EXIT_CANNOT_BIND: Final = 4
 
 _START_TIMEOUT: Final = 60.0  # seconds for a worker to become ready: imports, lifespan, store
 _KILL_DELAY: Final = 5.0  # seconds behind drain_timeout, before a worker that does not leave is killed
-_STEADY: Final = 10.0  # seconds; a worker that lives longer is no crash loop
-_MAX_BACK_OFF: Final = 30.0  # seconds between two attempts to start a worker that keeps dying
 _UNUSED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)  # that would kill by default
 _log = logging.getLogger("fastsmtp.master")
 
@@ -56,7 +56,7 @@ def run(config: Config, target: object | None = None) -> int:
         The exit code: 0, 1 if sessions were cut, 3 if the application cannot be loaded, 4 if an address cannot be had.
     """
     logs.set_up(config.log_format, config.log_level)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     if target is None:
         config = replace(config, store=config.effective_store)
     try:
@@ -72,71 +72,45 @@ def run(config: Config, target: object | None = None) -> int:
         _log.critical("application %s cannot be loaded", config.app, exc_info=True)
         return EXIT_CANNOT_LOAD
     slots, reason = (config.workers, "as configured") if config.workers else default_workers()
-    try:
-        listeners = _listen(config, slots)
-    except BindError as error:
-        _log.critical("%s", error)
-        return EXIT_CANNOT_BIND
-    return Master(config, slots, reason, listeners, target).run()
-
-
-def _raise_descriptor_limit() -> None:
-    """A connection takes a descriptor, and the usual soft limit is for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _listen(config: Config, slots: int) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for text in config.listen:
             listeners.append(Listener(Listen.parse(text), slots, config.backlog))
-    except BindError:
-        for each in listeners:
-            each.close()
-        raise
-    return listeners
-
-
-class Phase(Enum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    LEAVING = "leaving"
-
-
-@dataclass(slots=True, eq=False)
-class Child:
-    """A worker process, as the master sees it."""
-
-    pid: int
-    slot: int
-    region: int  # of the counts per client
-    report: int  # our end of its pipe; -1 when it is closed
-    started: float  # by the monotonic clock
-    phase: Phase = Phase.STARTING
-    replaces: Child | None = None  # told to leave when this one is ready
+        admin = admin_child.listen(config)
+    except BindError as error:
+        _log.critical("%s", error)
+        for listener in listeners:
+            listener.close()
+        return EXIT_CANNOT_BIND
+    return Master(config, slots, reason, listeners, admin, target).run()
 
 
 class Master:
-    """Keeps a worker in each slot."""
+    """Keeps a worker in each slot, and the admin process."""
 
     def __init__(
-        self, config: Config, slots: int, reason: str, listeners: list[Listener], target: object | None
+        self,
+        config: Config,
+        slots: int,
+        reason: str,
+        listeners: list[Listener],
+        admin: Listener | None,
+        target: object | None,
     ) -> None:
         self._config = config
         self._slots = slots
         self._reason = reason
         self._listeners = listeners
         self._target = target
-        # A worker and its successor live at the same time, and a predecessor of both may take long to leave.
-        self._counts = ClientCounts(3 * slots, config.auth_failures_window)
-        self._free_regions = deque(range(3 * slots))  # first in, first out: failures of the dead are remembered longest
+        self._scoreboard = Scoreboard(slots)
+        self._scoreboard.master.begin()
+        self._counts = ClientCounts(self._scoreboard.rows, config.auth_failures_window)
+        self._admin = AdminChild(admin, lambda: self._fork_admin(admin)) if admin else None
         self._children: dict[int, Child] = {}
+        self._reloading = False
         self._to_reload: list[int] = []  # slots whose worker is still to be replaced
         self._restarts: dict[int, float] = {}  # slots without a worker: when to start one
-        self._failures: dict[int, int] = {}  # how often a slot's workers died young, one behind the other
+        self._back_offs = [BackOff() for _ in range(slots)]
         self._serving = False  # all workers were ready once
         self._exit_code: int | None = None  # set when we are to end
         self._kill_at = 0.0
@@ -161,9 +135,11 @@ class Master:
         try:
             gc.collect()
             gc.freeze()  # what the workers share stays shared: the collector does not touch it
+            if self._admin:
+                self._admin.start()
             for slot in range(self._slots):
                 self._spawn(slot)
-            while self._exit_code is None or self._children:
+            while self._exit_code is None or self._children or (self._admin and self._admin.is_alive):
                 self._turn(wake)
         finally:
             signal.set_wakeup_fd(old_bell)
@@ -171,6 +147,8 @@ class Master:
                 signal.signal(number, handler)
             for listener in self._listeners:
                 listener.close()
+            if self._admin:
+                self._admin.listener.close()
             os.close(wake)
             os.close(bell)
         return self._exit_code
@@ -192,7 +170,9 @@ class Master:
         """Seconds until the clock matters."""
         times = [*self._restarts.values()]
         times += [child.started + _START_TIMEOUT for child in self._children.values() if child.phase is Phase.STARTING]
-        if self._exit_code is not None:
+        if self._admin and self._admin.due is not None:
+            times.append(self._admin.due)
+        if self._exit_code is not None and self._children:
             times.append(self._kill_at)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
@@ -203,50 +183,73 @@ class Master:
                 _log.error("worker %d (pid %d) is not ready after %g s: killed", child.slot, child.pid, _START_TIMEOUT)
                 child.started = now
                 self._signal(child, signal.SIGKILL)
+        if self._admin:
+            if self._exit_code is not None and not self._children:
+                self._admin.end()
+            self._admin.look_at_the_clock(now)
         if self._exit_code is not None:
             if now >= self._kill_at and self._children:
                 _log.error("%d workers did not leave in time: killed", len(self._children))
                 self._kill_at = now + _KILL_DELAY
                 self._signal_all(signal.SIGKILL)
             return
-        for slot in [slot for slot, at in self._restarts.items() if now >= at]:
+        for slot in [slot for slot, at in self._restarts.items() if now >= at and self._scoreboard.has_room(slot)]:
             del self._restarts[slot]
             self._spawn(slot)
 
-    # -- workers ------------------------------------------------------------------------------------------------------
+    # -- children -----------------------------------------------------------------------------------------------------
 
-    def _spawn(self, slot: int, replaces: Child | None = None) -> None:
-        report, pipe = os.pipe()
-        region = self._free_regions.popleft()
+    def _fork(self, name: str, slot: int | None, be: Callable[[], int]) -> int:
+        """Make a child that serves this slot, and is nothing else ever; returns its pid."""
         # A signal that reaches the child before it has handlers of its own would ring the master's bell.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         pid = os.fork()
         if pid == 0:
-            os.close(report)
-            self._be_worker(slot, region, pipe)
+            code = 70  # EX_SOFTWARE
+            try:
+                self._leave_to_the_master(slot)
+                code = be()
+            except BaseException:
+                _log.critical("%s failed", name, exc_info=True)
+            finally:
+                logging.shutdown()
+                os._exit(code)  # the master's own clean-up is not ours to do
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
-        os.close(pipe)
-        self._children[pid] = Child(pid, slot, region, report, time.monotonic(), replaces=replaces)
+        return pid
 
-    def _be_worker(self, slot: int, region: int, pipe: int) -> None:
-        """In the child: be a worker, and nothing else ever again."""
-        code = 70  # EX_SOFTWARE
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (*self._signals, *_UNUSED):
-                # The terminal sends INT and HUP to the whole group; a worker listens to its master.
-                signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
-            for child in self._children.values():
-                if child.report >= 0:
-                    os.close(child.report)
-            sockets = [listener.socket_of(slot) for listener in self._listeners]
-            code = worker.run(self._config, slot, sockets, self._counts.open(region), self._target, pipe)
-        except BaseException:
-            _log.critical("worker %d failed", slot, exc_info=True)
-        finally:
-            logging.shutdown()
-            os._exit(code)  # the master's own clean-up is not ours to do
+    def _leave_to_the_master(self, slot: int | None) -> None:
+        """In the child: signals, pipes and the sockets of other slots are the master's."""
+        signal.set_wakeup_fd(-1)
+        for number in (*self._signals, *_UNUSED):
+            # The terminal sends INT and HUP to the whole group; a child listens to its master.
+            signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+        for child in self._children.values():
+            if child.report >= 0:
+                os.close(child.report)
+        for listener in self._listeners:
+            listener.keep(slot)
+
+    def _fork_admin(self, listener: Listener) -> int:
+        facts = Facts(os.getpid(), tuple(map(str, self._listeners)), str(listener), self._config.admin_token)
+        return self._fork("admin", None, lambda: admin_child.be_admin(listener, self._scoreboard, facts))
+
+    def _spawn(self, slot: int, replaces: Child | None = None) -> None:
+        """Start a worker; the slot must have room."""
+        report, pipe = os.pipe()
+        row = self._scoreboard.take(slot)
+        sockets = [listener.socket_of(slot) for listener in self._listeners]
+
+        def be_worker() -> int:
+            os.close(report)
+            if self._admin:
+                self._admin.listener.keep(None)
+            clients = self._counts.open(row.number)
+            return worker.run(self._config, slot, sockets, clients, row, self._target, pipe)
+
+        pid = self._fork(f"worker {slot}", slot, be_worker)
+        os.close(pipe)
+        self._children[pid] = Child(pid, slot, row.number, report, time.monotonic(), replaces=replaces)
 
     def _hear(self, child: Child) -> None:
         """A worker's pipe speaks, or has ended because the worker has."""
@@ -264,7 +267,9 @@ class Master:
             _log.info("worker %d: pid %d took over", child.slot, child.pid)
         if not self._serving and all(each.phase is Phase.READY for each in self._children.values()):
             self._serving = True
-            self._announce()
+            self._scoreboard.master.become(State.READY)
+            admin = self._admin.listener if self._admin else None
+            announce(self._config, self._listeners, admin, f"{self._slots} ({self._reason})", self._target)
         self._reload_next()
 
     def _retire(self, old: Child) -> None:
@@ -281,20 +286,25 @@ class Master:
                 return
             if pid == 0:
                 return
+            code = os.waitstatus_to_exitcode(status)
             if child := self._children.pop(pid, None):
                 if child.report >= 0:
                     os.close(child.report)
-                self._counts.release(child.region)
-                self._free_regions.append(child.region)
-                self._has_ended(child, os.waitstatus_to_exitcode(status))
+                self._counts.release(child.row)
+                self._scoreboard.release(child.row)
+                self._has_ended(child, code)
+                self._reload_next()  # it may have waited for the room
+            elif self._admin:
+                self._admin.has_ended(pid, code)
 
     def _has_ended(self, child: Child, code: int) -> None:
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = how_it_ended(code)
         if self._exit_code is not None:
             if code and child.phase is not Phase.STARTING:
                 self._exit_code = self._exit_code or EXIT_CUT
         elif successor := next((each for each in self._children.values() if each.replaces is child), None):
             _log.error("worker %d (pid %d) died (%s); its successor is starting already", child.slot, child.pid, how)
+            self._scoreboard.master.cells[WORKER_DEATHS] += 1
             successor.replaces = None
         elif child.phase is Phase.LEAVING:
             _log.info("worker %d (pid %d) has left", child.slot, child.pid)
@@ -303,6 +313,7 @@ class Master:
                 "worker %d: its successor did not start (%s); the old one stays, reload given up", child.slot, how
             )
             self._to_reload.clear()
+            self._reload_is_over(RELOADS_GIVEN_UP, 256 + code)
         elif child.phase is Phase.STARTING and not self._serving:
             _log.critical("worker %d did not start (%s): giving up", child.slot, how)
             self._end(EXIT_CANNOT_LOAD)
@@ -310,19 +321,12 @@ class Master:
             self._replace_dead(child, how)
 
     def _replace_dead(self, child: Child, how: str) -> None:
-        """At once the first time; a slot whose workers keep dying has to wait."""
-        young = time.monotonic() - child.started < _STEADY
-        failures = self._failures.get(child.slot, 0) + 1 if young else 0
-        self._failures[child.slot] = failures
-        delay = min(2.0 ** (failures - 2), _MAX_BACK_OFF) if failures > 1 else 0.0
-        _log.error(
-            "worker %d (pid %d) died (%s); its successor starts %s",
-            child.slot,
-            child.pid,
-            how,
-            f"in {delay:g} s" if delay else "now",
-        )
-        self._restarts[child.slot] = time.monotonic() + delay
+        now = time.monotonic()
+        delay = self._back_offs[child.slot].delay(now - child.started)
+        when = f"in {delay:g} s" if delay else "now"
+        _log.error("worker %d (pid %d) died (%s); its successor starts %s", child.slot, child.pid, how, when)
+        self._scoreboard.master.cells[WORKER_DEATHS] += 1
+        self._restarts[child.slot] = now + delay
 
     # -- signals ------------------------------------------------------------------------------------------------------
 
@@ -330,20 +334,32 @@ class Master:
         """HUP: replace the workers, one by one."""
         if self._exit_code is None:
             _log.info("reload: replacing %d workers", self._slots)
+            self._reloading = True
             self._to_reload = list(range(self._slots))
             self._reload_next()
 
     def _reload_next(self) -> None:
-        if self._exit_code is not None or any(child.phase is Phase.STARTING for child in self._children.values()):
+        """Replace the next worker whose slot has room; one that lacks it waits until a predecessor has left."""
+        if not self._reloading or self._exit_code is not None:
             return
-        while self._to_reload:
-            slot = self._to_reload.pop(0)
-            old = next(
-                (each for each in self._children.values() if each.slot == slot and each.phase is Phase.READY), None
-            )
-            if old is not None:
-                self._spawn(slot, replaces=old)
+        if any(child.phase is Phase.STARTING for child in self._children.values()):
+            return
+        ready = {child.slot: child for child in self._children.values() if child.phase is Phase.READY}
+        self._to_reload = [slot for slot in self._to_reload if slot in ready]  # who starts anyway is new
+        for slot in self._to_reload:
+            if self._scoreboard.has_room(slot):
+                self._to_reload.remove(slot)
+                self._spawn(slot, replaces=ready[slot])
                 return
+        if self._to_reload:
+            _log.info("reload: workers %s have two predecessors that still leave: waiting", self._to_reload)
+        else:
+            self._reload_is_over(RELOADS_DONE)
+
+    def _reload_is_over(self, outcome: int, failure: int = 0) -> None:
+        self._reloading = False
+        self._scoreboard.master.cells[outcome] += 1
+        self._scoreboard.master.cells[RELOAD_FAILURE] = failure
 
     def _stop(self) -> None:
         """TERM, INT: let the sessions end; a second time: cut them."""
@@ -362,6 +378,8 @@ class Master:
     def _end(self, code: int) -> None:
         if self._exit_code is None:
             self._exit_code = code
+            self._scoreboard.master.become(State.DRAINING)
+            self._restarts.clear()
             self._kill_at = time.monotonic() + self._config.drain_timeout + _KILL_DELAY
             for listener in self._listeners:  # new connections are refused as soon as the workers have closed theirs
                 listener.close()
@@ -374,30 +392,6 @@ class Master:
     def _signal(self, child: Child, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it has just ended; CHLD tells
             os.kill(child.pid, number)
-
-    # -- what a person reads ------------------------------------------------------------------------------------------
-
-    def _announce(self) -> None:
-        config = self._config
-        addresses = [listener.address for listener in self._listeners]
-        handler = config.app or (
-            self._target and getattr(self._target, "__qualname__", type(self._target).__qualname__)
-        )
-        _log.info("fastsmtp %s is ready, pid %d", version("fastsmtp"), os.getpid())
-        _log.info("listening on %s", ", ".join(map(str, self._listeners)))
-        _log.info("workers: %d (%s), %d threads each", self._slots, self._reason, config.threads)
-        if handler:
-            _log.info("handler: %s", handler)
-        _log.info("mail goes to %s", describe(config.store) if config.store else "the handler alone")
-        first = Listen.parse(addresses[0])
-        if first.path is None:
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host)
-            _log.info(
-                "try it: python3 -c \"import smtplib; smtplib.SMTP('%s', %d).sendmail('me@example.com', "
-                "'you@example.com', 'Subject: hello\\r\\n\\r\\nIt works.')\"",
-                host,
-                first.port,
-            )
 
 
 def _ignore(number: int, frame: object) -> None:

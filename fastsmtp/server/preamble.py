@@ -11,16 +11,17 @@ from time import monotonic
 from typing import cast
 
 from ..protocol.proxy import ProxyError, ProxyHeader, ProxyReader
+from .columns import REFUSED_PROXY
 from .entrance import Entrance
 from .handshake import Handshake
 from .rooms import come_in
-from .sockets import endpoint
+from .sockets import NOBODY, endpoint
 
 
 class Preamble(asyncio.BufferedProtocol):
     """Reads the PROXY header of one connection, and hands the connection on."""
 
-    __slots__ = ("_entrance", "_reader", "_transport", "deadline", "entrance", "opened")
+    __slots__ = ("_reader", "_transport", "deadline", "entrance", "opened")
 
     def __init__(self, entrance: Entrance) -> None:
         self.entrance = entrance
@@ -34,9 +35,11 @@ class Preamble(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.entrance.reception.connections.add(self)
-        if self.entrance.reception.is_overfull:
-            self._give_up("too many connections")
-        elif not self.entrance.is_proxy(endpoint(transport.get_extra_info("peername")).host):
+        # Too many connections are no reason to stop here: behind the header we can say so, and know to whom.
+        peer = endpoint(transport.get_extra_info("peername"))
+        if peer is NOBODY:
+            self._transport.abort()
+        elif not self.entrance.is_proxy(peer.host):
             self._give_up("proxy_networks does not name it")
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -58,17 +61,17 @@ class Preamble(asyncio.BufferedProtocol):
 
     def _hand_on(self, header: ProxyHeader, octets: bytes) -> None:
         entrance, transport = self.entrance, self._transport
+        entrance.reception.connections.discard(self)  # the next room counts, and both together are one connection
         if entrance.config.implicit_tls:
             handshake = Handshake(entrance, header.source, header.destination)
             handshake.connection_made(transport)
             handshake.feed(octets)
         else:
             come_in(entrance, transport, header.source, header.destination, octets)
-        entrance.reception.leave(self)
 
     def _give_up(self, reason: str) -> None:
         peer = endpoint(self._transport.get_extra_info("peername"))
-        self.entrance.reception.access_log.turned_away(peer, reason, monotonic())
+        self.entrance.reception.books.turned_away(peer, REFUSED_PROXY, reason, monotonic())
         self._transport.abort()
 
     # -- for the sweep, and the end of the worker ---------------------------------------------------------------------

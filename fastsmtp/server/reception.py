@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..config import Config
-from .access_log import AccessLog
 from .application import Application
+from .books import Books
 from .clients import Clients
 from .dispatch import Dispatcher, Tables
 from .turn import Turn
@@ -55,7 +55,7 @@ class Reception:
         config: the settings of the worker.
         application: makes handlers.
         dispatcher: runs hooks.
-        access_log: where finished messages and sessions are noted.
+        books: where everything that ends is noted.
         turn: what is to be done in a turn of the loop.
         clients: counts of connections and failures, over all workers.
         free_bytes: tells the room that the store has.
@@ -66,7 +66,7 @@ class Reception:
         config: Config,
         application: Application,
         dispatcher: Dispatcher,
-        access_log: AccessLog,
+        books: Books,
         turn: Turn,
         clients: Clients,
         free_bytes: Callable[[], int | None],
@@ -74,7 +74,7 @@ class Reception:
         self.config: Final = config
         self.application: Final = application
         self.dispatcher: Final = dispatcher
-        self.access_log: Final = access_log
+        self.books: Final = books
         self.turn: Final = turn
         self.clients: Final = clients
         self._free_bytes: Final = free_bytes

@@ -27,7 +27,9 @@ def limits_of(config: Config) -> Limits:
     return _settings_of(Limits, config)
 
 
-def make_service(config: Config, pool: BufferPool, mechanisms: Sequence[str], clients: Clients) -> Service:
+def make_service(
+    config: Config, pool: BufferPool, mechanisms: Sequence[str], clients: Clients, authzid: bool = False
+) -> Service:
     """The service of a listener.
 
     Args:
@@ -35,6 +37,7 @@ def make_service(config: Config, pool: BufferPool, mechanisms: Sequence[str], cl
         pool: memory for messages.
         mechanisms: SASL mechanisms that the application can decide.
         clients: what is remembered of clients.
+        authzid: whether the application decides who may act for whom.
     """
     directory = config.spool_dir or tempfile.gettempdir()
     policy = Policy(
@@ -43,6 +46,7 @@ def make_service(config: Config, pool: BufferPool, mechanisms: Sequence[str], cl
         require_tls=config.require_tls,
         require_auth=config.require_auth,
         auth_requires_tls=config.auth_requires_tls,
+        authzid=authzid,
         mechanisms=tuple(mechanisms),
         vrfy=config.vrfy,
     )

@@ -71,6 +71,11 @@ class ThreadPool:
         return self._pending
 
     @property
+    def busy(self) -> int:
+        """Threads that are not idle, about."""
+        return max(0, self._started - len(self._idle))
+
+    @property
     def is_full(self) -> bool:
         """Whether there are as many jobs as there may be."""
         return self._pending >= self._max_pending

@@ -9,8 +9,11 @@ each run with warm caches. With 20 sessions on loopback that took 25 % off the C
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+_log: Final = logging.getLogger("fastsmtp.worker")
 
 Call = Callable[[Any], None]
 
@@ -43,8 +46,14 @@ class Turn:
         self._scheduled = True  # what the work asks for belongs to this turn
         work, self._work = self._work, []
         for call, argument in work:
-            call(argument)
+            try:
+                call(argument)
+            except Exception:  # a bug costs its own session at most, not the rest of the turn
+                _log.exception("a session could not go on")
         self._scheduled = False
         departures, self._departures = self._departures, []
         for call, argument in departures:
-            call(argument)
+            try:
+                call(argument)
+            except Exception:
+                _log.exception("a reply could not leave")

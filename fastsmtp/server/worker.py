@@ -7,7 +7,6 @@ stops), USR2 drains because a successor is at work, QUIT cuts what is left. It d
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -35,8 +34,11 @@ from ..users import UsersFile, UsersFileError
 from . import application as applications
 from .access_log import AccessLog
 from .application import Application
+from .books import Books
 from .certificates import CertificateError, Certificates
+from .children import die_with_master
 from .clients import Clients
+from .columns import State
 from .connection import Connection
 from .dispatch import Dispatcher
 from .entrance import Entrance, LoginGuard
@@ -44,7 +46,9 @@ from .handshake import Handshake
 from .hook_tasks import HookTasks
 from .intake import Intake
 from .preamble import Preamble
+from .pulse import Pulse
 from .reception import Reception
+from .scoreboard import Row
 from .services import make_service
 from .threads import ThreadPool
 from .turn import Turn
@@ -56,7 +60,6 @@ READY: Final = b"ready\n"  # what goes through the pipe
 
 _CERTIFICATES_INTERVAL: Final = 10.0  # seconds between two looks at the certificates' files
 _ACCEPT_TIME: Final = 1.0  # seconds for what waits in the accept queues when we leave
-_PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger("fastsmtp.worker")
 
 
@@ -65,6 +68,7 @@ def run(
     slot: int,
     sockets: Sequence[socket.socket],
     clients: Clients,
+    row: Row,
     target: object | None,
     report: int,
 ) -> int:
@@ -75,20 +79,22 @@ def run(
         slot: our place.
         sockets: listening, one for each of `config.listen`.
         clients: our part of the counts per client.
+        row: our part of the scoreboard.
         target: the application, or None to load what the settings name.
         report: the pipe's file descriptor; it is written and closed when we serve.
 
     Returns:
         The exit code.
     """
-    _die_with_master()
+    die_with_master()
+    row.begin()
     faulthandler.enable()
     sys.unraisablehook = _ignore_odd_names
     try:
         if target is None and config.app:
             target = applications.load(config.app)
         users = UsersFile(Path(config.users)) if config.users else None
-        worker = Worker(config, slot, sockets, clients, Application(target, users), lambda: _report_ready(report))
+        worker = Worker(config, slot, sockets, clients, row, Application(target, users), lambda: _report_ready(report))
     except (applications.ApplicationError, UsersFileError) as error:
         _log.critical("%s", error)
         return EXIT_CANNOT_LOAD
@@ -97,14 +103,6 @@ def run(
         return EXIT_CANNOT_LOAD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(worker.main())
-
-
-def _die_with_master() -> None:
-    """Have the kernel send us TERM when the master dies."""
-    master = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != master:  # it died a moment ago
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _report_ready(report: int) -> None:
@@ -137,6 +135,7 @@ class Worker:
         slot: int,
         sockets: Sequence[socket.socket],
         clients: Clients,
+        row: Row,
         application: Application,
         report_ready: Callable[[], None],
     ) -> None:
@@ -144,6 +143,7 @@ class Worker:
         self._slot = slot
         self._sockets = sockets
         self._clients = clients
+        self._row = row
         self._application = application
         self._report_ready = report_ready
         self._certificates: list[Certificates] = []
@@ -172,8 +172,10 @@ class Worker:
             watching = loop.create_task(self._watch_certificates())
             stack.callback(watching.cancel)
             _calm_the_collector()
+            self._row.become(State.READY)
             self._report_ready()
             await self._told_to_stop.wait()
+            self._row.become(State.DRAINING)
             await self._accept_what_waits()
             for server in servers:
                 server.close()
@@ -198,14 +200,17 @@ class Worker:
             dispatcher = Dispatcher(
                 tasks,
                 ThreadPool(loop, config.threads, config.max_pending_hooks, turn.leave),
-                Intake(store) if store else None,
+                Intake(store, self._row.cells) if store else None,
                 config.hook_timeout,
                 config.data_hook_timeout,
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
-            reception = Reception(config, self._application, dispatcher, access_log, turn, self._clients, free_bytes)
+            reception = Reception(
+                config, self._application, dispatcher, Books(self._row, access_log), turn, self._clients, free_bytes
+            )
             stack.callback(reception.stop_sweeping)
+            stack.callback(Pulse(loop, self._row, reception).stop)
             yield reception
 
     def _build(self, reception: Reception, text: str, listening: socket.socket) -> Entrance:
@@ -228,7 +233,8 @@ class Worker:
             check_mechanisms(mechanisms)
         except ValueError as error:
             raise applications.ApplicationError(f"listener {text}: {error}") from error
-        service = make_service(config, self._pool, mechanisms, LoginGuard(self._clients, config))
+        guard = LoginGuard(self._clients, reception.books, config)
+        service = make_service(config, self._pool, mechanisms, guard, self._application.checks_authzid)
         return Entrance(reception, config, service, certificates, _address_of(listening))
 
     async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:

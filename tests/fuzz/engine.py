@@ -23,10 +23,16 @@ _WATCHED: Final = "fastsmtp.protocol"
 
 def run(fuzz_one: FuzzOne) -> None:
     """Fuzz until an input fails, or the arguments of the command line say that it is enough. Does not return."""
-    import atheris  # type: ignore[import-not-found]  # not installed where types are checked, and without them
+    import atheris  # type: ignore[import-untyped]  # has no annotations
 
     for function in gc.get_objects():
         if isinstance(function, FunctionType) and (function.__module__ or "").startswith(_WATCHED):
             atheris.instrument_func(function)
-    atheris.Setup([sys.argv[0], f"-dict={_WORDS}", f"-max_len={_MAX_OCTETS}", "-timeout=10", *sys.argv[1:]], fuzz_one)
+    atheris.Setup([_command(), f"-dict={_WORDS}", f"-max_len={_MAX_OCTETS}", "-timeout=10", *sys.argv[1:]], fuzz_one)
     atheris.Fuzz()
+
+
+def _command() -> str:
+    """What runs this target: -merge=1 and -minimize_crash=1 have a shell start it again."""
+    main = sys.modules["__main__"].__spec__
+    return f"{sys.executable} -m {main.name}" if main else sys.argv[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any, Final, TypeVar
 
 _Option = TypeVar("_Option")
@@ -43,14 +42,3 @@ class Octets:
 
 
 _LENGTHS: Final = (1, 1, 2, 3, 4, 5, 7, 11, 16, 30, 60, 100, 300, 1000, 10000, 100000)
-
-
-def cut(octets: bytes, lengths: Sequence[int]) -> list[bytes]:
-    """Segments of these lengths, in turn."""
-    segments, start = [], 0
-    for length in cycle(lengths):
-        if start >= len(octets):
-            break
-        segments.append(octets[start : start + length])
-        start += length
-    return segments

@@ -1,4 +1,4 @@
-"""What stands behind MAIL, RCPT, EHLO, XCLIENT and BDAT: nothing but SMTPError comes of it, and what is read is sound."""
+"""Arguments of MAIL, RCPT, EHLO, XCLIENT and BDAT: nothing but SMTPError comes of them, and what is read is sound."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ def fuzz_one(octets: bytes) -> None:
     try:
         read(choices.rest, offered, utf8)
     except SMTPError as error:
-        assert error.reply.code in (501, 521, 552, 553, 555)
-        assert error.reply.enhanced
+        refusal = error.reply
+    else:
+        return
+    assert refusal.code in (501, 521, 552, 553, 555)
+    assert refusal.enhanced
 
 
 def _mail(argument: bytes, offered: Offer, utf8: bool) -> None:
@@ -63,7 +66,7 @@ def _mail(argument: bytes, offered: Offer, utf8: bool) -> None:
     assert sender.size is None or 0 <= sender.size <= _LIMITS.max_message_bytes
     assert sender.priority is None or -9 <= sender.priority <= 9
     assert sender.hold_for is None or 0 < sender.hold_for <= _LONGEST
-    assert sender.hold_until is None or _NOW <= sender.hold_until
+    assert sender.hold_until is None or sender.hold_until >= _NOW
     assert sender.hold_for is None or sender.hold_until is None
     assert sender.deliver_by is None or abs(sender.deliver_by.seconds) < 10**9
     for xtext in (sender.envid, sender.auth):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from ipaddress import ip_address
-from itertools import chain
 from typing import Final
 
 from fastsmtp.protocol.proxy import ProxyError, ProxyHeader, ProxyReader
 from tests.fuzz.engine import run
-from tests.fuzz.octets import Octets, cut
+from tests.fuzz.octets import Octets
+from tests.protocol.dialogues import cut
 
 _MAX_V2_BYTES: Final = (4096, 64, 0, 65535)
 
@@ -27,16 +27,17 @@ def fuzz_one(octets: bytes) -> None:
         _check(*whole, choices.rest)
 
 
-def _read(segments: Sequence[bytes], max_v2_bytes: int) -> Verdict:
+def _read(segments: Iterable[bytes], max_v2_bytes: int) -> Verdict:
     """The header and what came behind it, also in later segments; or why it is none; or None: more is needed."""
     reader = ProxyReader(max_v2_bytes)
-    for number, segment in enumerate(segments):
+    remaining = iter(segments)
+    for segment in remaining:
         try:
             found = reader.feed(segment)
         except ProxyError as error:
             return str(error)
         if found:
-            return found[0], b"".join(chain([found[1]], segments[number + 1 :]))
+            return found[0], found[1] + b"".join(remaining)
     return None
 
 

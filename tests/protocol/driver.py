@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from fastsmtp import TLS, Endpoint, Message, Session, SMTPError
+from fastsmtp import TLS, Endpoint, Message, Reply, Session, SMTPError
 from fastsmtp.protocol.content import ContentSpace
 from fastsmtp.protocol.events import FAILED, PENDING
 from fastsmtp.protocol.limits import Limits
 from fastsmtp.protocol.memory import BufferPool
 from fastsmtp.protocol.service import Service
+from fastsmtp.protocol.session import Finished
 from tests.protocol.application import ANSWERING, Delivered, decide, delivered, let_in
 
 HOSTNAME: Final = "mx.example"
@@ -37,12 +38,18 @@ class Driver:
         waits: for each pending question, whether its answer comes only behind the next octets.
         into_room: whether content is put into the reader's memory, as a connection does.
         deciders: instead of those of `tests.protocol.application`.
+        tls: what the connection has from its beginning.
 
     Attributes:
         output: every octet that the session said.
         messages: what it handed over and what was accepted.
         delays: the seconds that replies were to wait.
+        finished: what the log is told of messages.
+        refusals: what the log is told of refused commands.
+        hooks: those that are decided here.
     """
+
+    hooks: Sequence[str] = ANSWERING
 
     def __init__(
         self,
@@ -55,26 +62,33 @@ class Driver:
         waits: Callable[[], bool] = never,
         into_room: bool = False,
         deciders: Mapping[str, Callable[[Session, tuple[Any, ...]], Any]] | None = None,
+        tls: TLS | None = None,
     ) -> None:
         self.output = b""
         self.messages: list[Delivered] = []
         self.delays: list[float] = []
+        self.finished: list[Finished] = []
+        self.refusals: list[tuple[bytes, Reply]] = []
         self._asks_later, self._waits, self._into_room = asks_later, waits, into_room
         self._owed: object = None  # the answer to the pending question
         self._backlog = b""  # what came while it was pending
         space = space or ContentSpace(limits or Limits(), BufferPool())
         if deciders is None:
-            deciders = {hook: self._decider(hook) for hook in ANSWERING}
+            deciders = {hook: self._decider(hook) for hook in self.hooks}
         service = service or Service(HOSTNAME, space)
-        self.session = Session(service, deciders, self, SESSION_ID, PEER, LOCAL, may_xclient=may_xclient)
+        self.session = Session(service, deciders, self, SESSION_ID, PEER, LOCAL, tls, may_xclient)
         self.session.greet()
         self._settle()
+
+    def decide(self, hook: str, arguments: tuple[Any, ...]) -> object:
+        """What a hook answers."""
+        return let_in(*arguments) if hook == "auth" else decide(hook, *arguments)
 
     def _decider(self, hook: str) -> Callable[[Session, tuple[Any, ...]], Any]:
         def decider(session: Session, arguments: tuple[Any, ...]) -> Any:
             assert session is self.session
             try:
-                answer: object = let_in(*arguments) if hook == "auth" else decide(hook, *arguments)
+                answer = self.decide(hook, arguments)
             except SMTPError as error:
                 answer = error.reply
             except RuntimeError:
@@ -130,7 +144,9 @@ class Driver:
                 session.go_on()
         self.output += b"".join(session.output)
         session.output.clear()
+        self.finished += session.finished
         session.finished.clear()
+        self.refusals += session.refusals
         session.refusals.clear()
         reasons = (session.closing, session.pending, session.reader, session.starting_tls)
         assert session.stopped == any(reasons)

@@ -93,3 +93,6 @@ RESPONSES: Final = (
     ("DIGEST-MD5", (b"x",)),
 )
 """Mechanisms, each with what a client says, decoded: right, wrong, malformed."""
+
+SECRETS: Final = tuple(b64encode(message) for _, messages in RESPONSES for message in messages if len(message) > 4)
+"""What of them no log may show, as it is said."""

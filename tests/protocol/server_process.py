@@ -11,10 +11,11 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 from tests.protocol.application import RECORD, Delivered, read_note
 from tests.protocol.driver import HOSTNAME
@@ -23,6 +24,7 @@ from tests.protocol.transcript import MECHANISMS
 ROOT: Final = Path(__file__).parents[2]
 DEADLINE: Final = 20.0  # seconds to start and to stop; ten times what it takes
 REPLY_DEADLINE: Final = 5.0  # seconds for a reply; a thousand times what it takes
+_Result = TypeVar("_Result")
 _LISTENING: Final = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 
 
@@ -114,12 +116,60 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("FASTSMTP_")}
 
 
+class _TLS:
+    """The client's side of TLS, with half-closes, which `ssl.SSLSocket` has not; nobody cares who the server is."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._socket = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._until_done(self._tls.do_handshake)
+        self._flush()
+
+    def _until_done(self, step: Callable[[], _Result]) -> _Result:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self._flush()
+                if octets := self._socket.recv(65536):
+                    self._incoming.write(octets)
+                else:
+                    self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._socket.sendall(self._outgoing.read())
+
+    def send(self, octets: bytes) -> None:
+        """Send all."""
+        if octets:
+            self._tls.write(octets)
+            self._flush()
+
+    def end(self) -> None:
+        """Send close_notify; what comes from the server can still be read."""
+        with suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._flush()
+
+    def receive(self) -> bytes:
+        """What comes next; nothing if that is close_notify."""
+        try:
+            return self._until_done(lambda: self._tls.read(65536))
+        except ssl.SSLZeroReturnError:
+            return b""
+
+
 class Client:
     """One connection; every wait has the deadline."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=REPLY_DEADLINE)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._tls: _TLS | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -131,23 +181,29 @@ class Client:
 
     def send(self, octets: bytes) -> None:
         """Send all."""
-        self._socket.sendall(octets)
+        if self._tls:
+            self._tls.send(octets)
+        else:
+            self._socket.sendall(octets)
 
     def start_tls(self) -> None:
-        """The handshake; nobody cares who the server is."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self._socket = context.wrap_socket(self._socket)
+        """The handshake."""
+        self._tls = _TLS(self._socket)
 
     def end(self) -> None:
         """Half-close: nothing more will be sent."""
+        if self._tls:
+            self._tls.end()
         self._socket.shutdown(socket.SHUT_WR)
+
+    def _receive(self) -> bytes:
+        return self._tls.receive() if self._tls else self._socket.recv(65536)
 
     def read_lines(self, count: int) -> bytes:
         """Exactly so many lines, or what came before the server closed; more is an error only if it came with them."""
         octets = b""
         while octets.count(b"\r\n") < count:
-            received = self._socket.recv(65536)
+            received = self._receive()
             if not received:
                 break
             octets += received
@@ -155,7 +211,4 @@ class Client:
 
     def read_to_the_end(self) -> bytes:
         """Everything until the server closes."""
-        octets = b""
-        while received := self._socket.recv(65536):
-            octets += received
-        return octets
+        return b"".join(iter(self._receive, b""))

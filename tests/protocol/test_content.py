@@ -86,6 +86,26 @@ def test_every_octet_in_its_place(size: int, segment: int, memory_bytes: int) ->
         assert files.made == []
 
 
+def test_a_larger_message_may_stay_in_memory() -> None:
+    for size, made in ((2_900_000, 0), (4_200_000, 1)):
+        files = Files()
+        text = b"\r\n" + b"x\r\n" * (size // 3)
+        found = read(text + END[2:], LIMITS, [65536], _space(files=files, memory_bytes=3 << 20))
+        assert found.content == text
+        assert len(files.made) == made
+
+
+@pytest.mark.parametrize("limit", [900_000, 1 << 20, 4 << 20])
+@pytest.mark.parametrize(("header", "verdict"), [(100, None), (500_000, None), (5_000_000, replies.HEADER_TOO_LARGE)])
+def test_a_large_header_section_may_be_had(limit: int, header: int, verdict: Reply | None) -> None:
+    """It is judged in memory, however large a buffer that takes; the body goes to a file all the same."""
+    limits = Limits(max_header_bytes=limit)
+    text = b"X: y\r\n" * (header // 6) + (b"\r\n" + b"x" * 78) * 130_000
+    files = Files()
+    assert read(text + END, limits, [65536], _space(limits, files)).verdict == verdict
+    assert len(files.made) == 1
+
+
 @pytest.mark.parametrize("size", SIZES_OF_CONTENT)
 def test_without_a_file_everything_stays_in_memory(size: int) -> None:
     text = _lines(size)

@@ -12,6 +12,7 @@ from fastsmtp.protocol.limits import Limits
 from tests.protocol.application import Delivered
 from tests.protocol.dialogues import DIALOGUES, LENGTHS, LIMITS, cut
 from tests.protocol.driver import Driver
+from tests.protocol.invariants import check_end
 
 CHOICES = st.lists(st.booleans(), min_size=1, max_size=10)
 
@@ -79,36 +80,13 @@ def test_any_time_that_hooks_take(
     assert _outcome(driver) == _whole(dialogue, limits)
 
 
-# RFC 5321 4.2: a code, a separator, printable text, CR LF; one code per reply; 512 octets. RFC 2034: the class is the
-# code's, and only the banner, the replies to EHLO and HELO and the 354 have none.
-_REPLY = re.compile(rb"(?:(\d{3})-[\x20-\x7e]*\r\n(?:\1-[\x20-\x7e]*\r\n)*)?(?(1)\1|\d{3}) [\x20-\x7e]*\r\n")
-_LINE = re.compile(rb"(?:220 mx.example ESMTP|250[ -]|354 end|([2-5])\d\d[ -]\1\.\d\.\d )")
-
-
-def _check_replies(output: bytes) -> None:
-    position = 0
-    while position < len(output):
-        reply = _REPLY.match(output, position)
-        assert reply, output[position : position + 100]
-        position = reply.end()
-    for line in output.splitlines(keepends=True):
-        assert len(line) <= 512
-        assert _LINE.match(line), line
-
-
 @settings(deadline=None, max_examples=400, derandomize=True)
 @given(st.one_of(DIALOGUES, st.binary(), st.lists(st.sampled_from(b"\r\n.\0 \tD\x16"), max_size=40).map(bytes)), LIMITS)
 def test_no_input_raises_and_every_reply_is_one(dialogue: bytes, limits: Limits) -> None:
     driver = Driver(limits)
     driver.send(b"EHLO a\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\n" + dialogue)
     driver.finish()
-    _check_replies(driver.output)
-    said = driver.output
-    if driver.session.closing:
-        driver.send(b"NOOP\r\n")
-        assert driver.output == said
-    driver.session.disconnected()
-    assert driver.session.envelope is None
+    check_end(driver)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)

@@ -14,7 +14,7 @@ r"""Dialogues in the notation of RFC 5321, appendix D, read from files.
     S: <closes>                                                  the server ends the connection, having said no more
 
 In C and M lines ``\r \n \t \0 \\ \xNN`` are octets and ``{text*N}`` is a repetition. ``{id}`` is the id of the message
-that was accepted, ``{same}`` once more that of the last ``{id}``, and ``{max_message_bytes}`` the value of that setting.
+that was accepted, ``{same}`` once more that of the last ``{id}``; ``{max_message_bytes}`` is the value of that setting.
 """
 
 from __future__ import annotations

@@ -19,9 +19,12 @@ class Client:
         address: where to connect.
         receive_buffer: octets of the kernel's receive buffer; 0 leaves it as it is.
         seconds: how long to wait for a reply.
+        source: the address to connect from, such as 127.0.0.2; empty leaves it to the kernel.
     """
 
-    def __init__(self, address: Address, receive_buffer: int = 0, seconds: float = DEADLINE) -> None:
+    def __init__(
+        self, address: Address, receive_buffer: int = 0, seconds: float = DEADLINE, source: str = ""
+    ) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)
         else:
@@ -31,6 +34,8 @@ class Client:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._read = b""
         try:
+            if source:
+                self.socket.bind((source, 0))
             self.socket.connect(address)
         except BaseException:
             self.socket.close()

@@ -68,9 +68,9 @@ class Server:
 
     # -- talking to it ------------------------------------------------------------------------------------------------
 
-    def connect(self, receive_buffer: int = 0, seconds: float = DEADLINE) -> Client:
-        """A client that has said nothing yet; it is closed with the server at the latest."""
-        client = Client(self.address, receive_buffer, seconds)
+    def connect(self, receive_buffer: int = 0, seconds: float = DEADLINE, at: int = 0, source: str = "") -> Client:
+        """A client that has said nothing yet, at one of the listeners; it is closed with the server at the latest."""
+        client = Client(self.addresses[at], receive_buffer, seconds, source)
         self._clients.append(client)
         return client
 
@@ -143,7 +143,9 @@ class Server:
         self.addresses = [_address(each) for each in text.rstrip('"}').split(", ")]
 
 
-def _address(text: str) -> Address:
+def _address(listener: str) -> Address:
+    """The address of a listener, which may have options behind it."""
+    text = listener.partition(" ")[0]
     if text.startswith("unix:"):
         return text.removeprefix("unix:")
     host, _, port = text.rpartition(":")

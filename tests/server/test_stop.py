@@ -76,6 +76,20 @@ def _refuses(server: Server) -> bool:
     return False
 
 
+def test_no_worker_keeps_the_socket_of_another_one(tmp_path: Path) -> None:
+    """Else connections would wait where nobody accepts any more, as long as one session drains."""
+    with running(tmp_path, "--store=discard:", workers=3) as server:
+        client = server.greeted()
+        client.ask("MAIL FROM:<a@a.example>", "250")
+        server.send_signal(signal.SIGTERM)
+        until(lambda: len(server.workers) == 1, "the others leave")
+        until(lambda: all(_refuses(server) for _ in range(20)), "no new connections")
+        client.ask("RSET", "250")
+        client.expect("421")
+        client.socket.close()
+        assert server.wait() == 0
+
+
 @pytest.mark.parametrize("app", ["ThreadGate", "AsyncGate"])
 def test_a_hook_that_runs_finishes(tmp_path: Path, app: str) -> None:
     """standards.md T10: a message whose data are complete gets its verdict."""

@@ -69,7 +69,7 @@ def test_a_removed_maildir_is_made_anew(tmp_path: Path) -> None:
 def test_a_read_only_maildir(tmp_path: Path) -> None:
     with (
         _tmpfs(tmp_path / "volume", "2M") as place,
-        running(tmp_path, "--store=maildir:volume/mail") as server,
+        running(tmp_path, "--store=maildir:volume/mail", "--min-free-bytes=0") as server,
         server.greeted() as client,
     ):
         client.deliver()
@@ -83,7 +83,7 @@ def test_a_read_only_maildir(tmp_path: Path) -> None:
 def test_a_full_maildir(tmp_path: Path) -> None:
     with (
         _tmpfs(tmp_path / "volume", "1M") as place,
-        running(tmp_path, "--store=maildir:volume/mail") as server,
+        running(tmp_path, "--store=maildir:volume/mail", "--min-free-bytes=0") as server,
         server.greeted() as client,
     ):
         stored = 0
@@ -99,6 +99,20 @@ def test_a_full_maildir(tmp_path: Path) -> None:
         (place / "mail" / "new" / files[0]).unlink()
         client.deliver(BODY)
         assert len(_files(place / "mail")) == stored
+
+
+def test_mail_is_refused_before_the_store_is_full(tmp_path: Path) -> None:
+    """standards.md E7: full is said early, at MAIL, and only as long as it is true."""
+    flags = ("--store=maildir:volume/mail", "--min-free-bytes=1M")
+    with _tmpfs(tmp_path / "volume", "2M") as place, running(tmp_path, *flags) as server, server.greeted() as client:
+        client.deliver(BODY)
+        (place / "ballast").write_bytes(bytes(1_200_000))
+        server.wait_for_log("free in the store: mail is refused with 452")
+        client.ask("MAIL FROM:<a@a.example>", "452 4.3.1")
+        (place / "ballast").unlink()
+        server.wait_for_log("free in the store: mail is taken again")
+        client.deliver(BODY)
+        assert len(_files(place / "mail")) == 2
 
 
 def test_a_full_spool_directory(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""The admin process, as the master sees it: started first, restarted when it dies, ended last."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ..config import Config, Listen
+from .children import BackOff, die_with_master, how_it_ended
+from .listeners import Listener
+from .scoreboard import Scoreboard
+from .status import Facts
+
+_END_TIME: Final = 3.0  # seconds to leave when it is told to; then it is killed
+_BACKLOG: Final = 128  # connections that wait for accept
+_log = logging.getLogger("fastsmtp.master")
+
+
+def listen(config: Config) -> Listener | None:
+    """The listener of the admin process, if there is to be one.
+
+    Raises:
+        BindError: the address cannot be had.
+    """
+    if config.admin is None:
+        return None
+    before = os.umask(0o777 & ~int(config.admin_mode, 8))  # a chmod would come when others could have connected
+    try:
+        return Listener(Listen.parse(config.admin), 1, _BACKLOG)
+    finally:
+        os.umask(before)
+
+
+def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts) -> int:
+    """In the child: be the admin process; returns the exit code."""
+    die_with_master()
+    # Here, not above: workers need none of it. No file of the user's stands in for a module that comes now.
+    sys.path = [each for each in sys.path if each not in ("", os.getcwd())]
+    from . import admin
+
+    return admin.run(listener.socket_of(0), scoreboard, facts)
+
+
+class AdminChild:
+    """Keeps an admin process.
+
+    Args:
+        listener: where it listens.
+        fork: makes the process; returns its pid.
+
+    Attributes:
+        due: when there is something to do, by the monotonic clock; None if nothing is.
+    """
+
+    def __init__(self, listener: Listener, fork: Callable[[], int]) -> None:
+        self.listener: Final = listener
+        self._fork = fork
+        self._pid = 0  # 0: it does not run
+        self._started = 0.0
+        self._back_off = BackOff()
+        self._ending = False
+        self.due: float | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._pid != 0
+
+    def start(self) -> None:
+        """Start it."""
+        self.due = None
+        self._started = time.monotonic()
+        self._pid = self._fork()
+
+    def end(self) -> None:
+        """Nobody needs it any more."""
+        if not self._ending:
+            self._ending = True
+            self.due = time.monotonic() + _END_TIME
+            self._signal(signal.SIGTERM)
+
+    def look_at_the_clock(self, now: float) -> None:
+        """Do what is due."""
+        if self.due is None or now < self.due:
+            return
+        if not self._ending:
+            self.start()
+        else:
+            self.due = now + _END_TIME
+            self._signal(signal.SIGKILL)
+
+    def has_ended(self, pid: int, code: int) -> bool:
+        """A process has ended; returns whether it was this one."""
+        if pid != self._pid:
+            return False
+        self._pid = 0
+        if not self._ending:
+            now = time.monotonic()
+            delay = self._back_off.delay(now - self._started)
+            self.due = now + delay
+            when = f"in {delay:g} s" if delay else "now"
+            _log.error("admin (pid %d) died (%s); the next one starts %s", pid, how_it_ended(code), when)
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pid:
+            with suppress(ProcessLookupError):  # it has just ended; CHLD tells
+                os.kill(self._pid, number)

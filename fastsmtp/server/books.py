@@ -1,0 +1,95 @@
+"""A worker's books: whatever becomes of connections, messages and logins is counted here, and logged here.
+
+One place for both, so that no refusal has a line without a number. Runs on the loop, but `login` on any thread.
+"""
+
+from __future__ import annotations
+
+from ..protocol.envelope import Endpoint
+from ..protocol.replies import Reply
+from ..protocol.session import Finished, Session
+from .access_log import AccessLog
+from .columns import (
+    CONNECTIONS,
+    LOGINS_ACCEPTED,
+    LOGINS_REFUSED,
+    MESSAGE_BYTES,
+    MESSAGE_SECONDS,
+    MESSAGE_SIZE_BYTES,
+    MESSAGES_ACCEPTED,
+    MESSAGES_REFUSED,
+    RECIPIENTS_ACCEPTED,
+    RECIPIENTS_REFUSED,
+    TLS_HANDSHAKES_COMPLETED,
+    TLS_HANDSHAKES_FAILED,
+    TLS_SESSIONS_1_2,
+    TLS_SESSIONS_1_3,
+    refusal_index,
+)
+from .scoreboard import Row
+
+
+class Books:
+    """Counts and logs.
+
+    Args:
+        row: the worker's.
+        access_log: likewise.
+
+    Attributes:
+        cells: of the row, for what is counted where it happens.
+    """
+
+    def __init__(self, row: Row, access_log: AccessLog) -> None:
+        self.cells = row.cells
+        self._log = access_log
+
+    def message(self, session: Session, finished: Finished, now: float) -> None:
+        """A message got its verdict."""
+        cells = self.cells
+        _, envelope, size, reply, started, refused = finished
+        if reply is None or reply.code < 300:
+            cells[MESSAGES_ACCEPTED] += 1
+            cells[MESSAGE_BYTES] += size
+        else:
+            cells[MESSAGES_REFUSED] += 1
+            cells[refusal_index(reply)] += 1
+        cells[RECIPIENTS_ACCEPTED] += len(envelope.recipients)
+        if refused:
+            cells[RECIPIENTS_REFUSED] += refused
+        MESSAGE_SECONDS.observe(cells, now - started)
+        MESSAGE_SIZE_BYTES.observe(cells, size)
+        self._log.message(session, finished, now)
+
+    def refusal(self, session: Session, line: bytes, reply: Reply, now: float) -> None:
+        """A command was refused."""
+        self.cells[refusal_index(reply)] += 1
+        self._log.refusal(session, line, reply, now)
+
+    def session(self, session: Session, began: float, now: float, end: str, messages: bool) -> None:
+        """A session has ended; `messages`: whether its messages have lines of their own, so that it needs none."""
+        said = session.last_words
+        if said is not None and said.code >= 400:
+            self.cells[refusal_index(said)] += 1
+        if said is not None or not messages:
+            self._log.session(session, began, now, end)
+
+    def turned_away(self, peer: Endpoint, column: int, reason: str, now: float) -> None:
+        """A connection ended before there was a session; `column` counts such ends."""
+        self.cells[CONNECTIONS] += 1
+        self.cells[column] += 1
+        self._log.turned_away(peer, reason, now)
+
+    def tls(self, version: str) -> None:
+        """A handshake was done."""
+        self.cells[TLS_HANDSHAKES_COMPLETED] += 1
+        self.cells[TLS_SESSIONS_1_3 if version == "TLSv1.3" else TLS_SESSIONS_1_2] += 1
+
+    def tls_failed(self, peer: Endpoint, reason: str, now: float) -> None:
+        """A handshake that STARTTLS asked for failed."""
+        self.cells[TLS_HANDSHAKES_FAILED] += 1
+        self._log.turned_away(peer, f"TLS handshake: {reason}", now)
+
+    def login(self, accepted: bool) -> None:
+        """A login was decided."""
+        self.cells[LOGINS_ACCEPTED if accepted else LOGINS_REFUSED] += 1
