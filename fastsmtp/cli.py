@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 
 import click
@@ -89,7 +88,25 @@ def _shown(about: Setting, value: object) -> str:
 
 
 # Imported only where they are asked for: serving shall load neither password hashing nor an HTTP client.
-_ELSEWHERE = {"ctl": "control_commands", "healthcheck": "control_commands", "user": "user_commands"}
+def _ctl() -> click.Command:
+    from fastsmtp.control_commands import ctl
+
+    return ctl
+
+
+def _healthcheck() -> click.Command:
+    from fastsmtp.control_commands import healthcheck
+
+    return healthcheck
+
+
+def _user() -> click.Command:
+    from fastsmtp.user_commands import user
+
+    return user
+
+
+_ELSEWHERE = {"ctl": _ctl, "healthcheck": _healthcheck, "user": _user}
 
 
 class _Commands(click.Group):
@@ -101,8 +118,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(f"fastsmtp.{_ELSEWHERE[cmd_name]}"), cmd_name)
-        return command
+        return _ELSEWHERE[cmd_name]()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -413,9 +413,7 @@ def test_admin_refused(name: str, value: object) -> None:
         Config.of(**{name: value})
 
 
-@pytest.mark.parametrize(
-    "value", ["", "too-short", "with spaces in it!", "ümlaut-in-a-token", "a" * 513, 10**16]
-)
+@pytest.mark.parametrize("value", ["", "too-short", "with spaces in it!", "ümlaut-in-a-token", "a" * 513, 10**16])
 def test_a_wrong_token_is_not_shown(value: object) -> None:
     with pytest.raises(ConfigError, match="admin_token: expected 16 to 512 of") as refused:
         Config.of(admin_token=value)

@@ -154,7 +154,8 @@ def test_a_comma_in_front_of_anything_else_does_not(text: str) -> None:
 def test_what_a_client_meets_may_be_set_for_one_listener() -> None:
     own = {about.section for about in SETTINGS.values() if about.per_listener} - {"Server"}
     assert own == {"Message", "Session", "Extensions", "TLS", "Authentication", "Networks", "Timeouts"}
-    assert all(about.per_listener for about in SETTINGS.values() if about.section in own)
+    server_wide = [name for name, about in SETTINGS.items() if about.section in own and not about.per_listener]
+    assert server_wide == ["users", "auth_failures_window"]
     assert [name for name, about in SETTINGS.items() if about.per_listener and about.section == "Server"] == [
         "hostname"
     ]
@@ -178,14 +179,14 @@ def test_a_listener_without_options_has_the_values_of_the_server() -> None:
         ("tls_certfile=b.pem,c.pem", "tls_certfile", ("b.pem", "c.pem")),
         ("tls_certfile=b.pem tls-certfile=c.pem", "tls_certfile", ("b.pem", "c.pem")),
         ("tls_certfile=none", "tls_certfile", ()),
-        ("users=none", "users", None),
+        ("tls_client_ca=none", "tls_client_ca", None),
         ("xclient_networks=10.0.0.0/8 xclient_networks=::1", "xclient_networks", ("10.0.0.0/8", "::1/128")),
         ("xclient_networks=10.0.0.0/8,::1", "xclient_networks", ("10.0.0.0/8", "::1/128")),
         ("exempt_networks=none", "exempt_networks", ()),
     ],
 )
 def test_a_listener_has_its_own_values(option: str, name: str, value: Any) -> None:
-    config = Config.of(listen=["a:1", f"b:2 {option}"], tls_certfile="a.pem", users="u", max_errors=7)
+    config = Config.of(listen=["a:1", f"b:2 {option}"], tls_certfile="a.pem", tls_client_ca="c.pem", max_errors=7)
     own = config.for_listener(Listen.parse(config.listen[1]))
     assert own == replace(config, **{name: value})
     assert own != config
@@ -305,7 +306,15 @@ def test_what_is_read_is_written_in_one_way(text: str) -> None:
 
 
 _REAL = st.sampled_from(
-    ["lmtp", "vrfy=no", "max_errors=5", "exempt_networks=10.0.0.0/8,::1", "xclient_networks=::1", "users=/a", "size=on"]
+    [
+        "lmtp",
+        "vrfy=no",
+        "max_errors=5",
+        "exempt_networks=10.0.0.0/8,::1",
+        "xclient_networks=::1",
+        "tls_client_ca=/a",
+        "size=on",
+    ]
 )
 
 

@@ -19,6 +19,7 @@ from fastsmtp import users
 from fastsmtp.protocol.credentials import Credentials, ScramKey
 from fastsmtp.protocol.events import ACCEPT, REJECT, Verdict
 from fastsmtp.protocol.sasl import check_mechanisms
+from fastsmtp.protocol.scram import key_of
 from fastsmtp.users import UsersFile, UsersFileError, list_users, remove_user, set_password
 
 if TYPE_CHECKING:
@@ -258,7 +259,9 @@ def test_scram_keys_are_made_of_the_prepared_password(path: Path) -> None:
     set_password(path, "carol", "\N{ANGSTROM SIGN}\N{NO-BREAK SPACE}x", scram=True)
     key = UsersFile(path).check(SESSION, Credentials("SCRAM-SHA-256", "carol"))
     assert isinstance(key, ScramKey)
-    assert key == ScramKey.of("Å x", key.salt)
+    assert key == key_of("Å x", key.salt)
+    with pytest.raises(ValueError, match="SASLprep"):
+        ScramKey.of("Å x", key.salt)
 
 
 def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:

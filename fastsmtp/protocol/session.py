@@ -352,7 +352,8 @@ class Session:
 
     def refuse(self, reply: Reply) -> None:
         """Refuse the command at hand."""
-        self.refusals.append((self.line, reply))
+        if reply.code >= 400:  # an error hook may have made it an acceptance
+            self.refusals.append((self.line, reply))
         self.say(reply)
 
     def refuse_command(self, reply: Reply) -> None:

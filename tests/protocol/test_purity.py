@@ -24,10 +24,11 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "handler": {"protocol"},
     "users": {"protocol"},
     "user_commands": {"users"},
+    "control_commands": {"config"},
     "store": {"protocol", "handler"},
     "server": {"protocol", "handler", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
-    "cli": {"server", "config", "user_commands"},
+    "cli": {"server", "config", "user_commands", "control_commands"},
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -64,6 +65,7 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 def test_the_order_has_no_circle() -> None:
     order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands", "store"]
+    order += ["control_commands"]
     order += ["server", "serving", "cli", "__main__"]
     for position, part in enumerate(order):
         assert MAY_IMPORT[part] <= set(order[:position])

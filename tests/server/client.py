@@ -22,9 +22,7 @@ class Client:
         source: the address to connect from, such as 127.0.0.2; empty leaves it to the kernel.
     """
 
-    def __init__(
-        self, address: Address, receive_buffer: int = 0, seconds: float = DEADLINE, source: str = ""
-    ) -> None:
+    def __init__(self, address: Address, receive_buffer: int = 0, seconds: float = DEADLINE, source: str = "") -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)
         else:
