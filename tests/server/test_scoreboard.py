@@ -238,7 +238,8 @@ def test_counts_survive_killed_and_replaced_workers(tmp_path: Path) -> None:
             until(partial(_has_reloaded, admin, count), "the reload")
         (victim,) = (each["pid"] for each in admin.processes(1) if each["state"] == "ready")
         os.kill(victim, signal.SIGKILL)
-        until(lambda: admin.get("/readyz").status == 200 and victim not in admin.pids(), "the successor")
+        server.wait_for_log(rf"worker 1 \(pid {victim}\) died")
+        until(lambda: admin.get("/readyz").status == 200, "the successor serves")
         totals = admin.status()["totals"]
         assert totals["connections"] == 2 + 5 * 2 + 1
         assert totals["message_seconds"] == {"count": 13, "sum": 6.5}
