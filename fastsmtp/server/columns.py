@@ -178,7 +178,23 @@ _recipients = _counter("recipients", "Recipients of these messages by the reply 
 RECIPIENTS_ACCEPTED: Final = _recipients("accepted")
 RECIPIENTS_REFUSED: Final = _recipients("refused")
 
-REPLIES: Final = _counter("replies", "Replies of any code.")()
+_commands = _counter("commands", "Commands by verb, refused ones included; other: what is no command.", "verb")
+COMMANDS: Final[dict[bytes, int]] = {
+    verb: _commands(verb.decode())
+    for verb in (
+        *(b"EHLO", b"HELO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"HELP"),
+        *(b"AUTH", b"STARTTLS"),
+    )
+}
+COMMANDS_OTHER: Final = _commands("other")
+
+_replies = _counter("replies", "Replies by the class of their code; any: not told apart.", "class")
+REPLIES: Final = _replies("any")
+# Neighbours, in the order of their first digit.
+REPLIES_2XX: Final = _replies("2xx")
+REPLIES_3XX: Final = _replies("3xx")
+REPLIES_4XX: Final = _replies("4xx")
+REPLIES_5XX: Final = _replies("5xx")
 
 TIMEOUTS: Final = _counter("timeouts", "Sessions ended by a timeout.")()
 
@@ -225,7 +241,8 @@ def refusal_index(reply: Reply) -> int:
 
 # -- histograms ------------------------------------------------------------------------------------------------------
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# From what a quick hook or a message on loopback takes to what a client waits for.
+_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _KI, _MI = 2**10, 2**20
 
 MESSAGE_SECONDS: Final = Histogram("message_seconds", "From MAIL to the verdict.", 1e-6, *_SECONDS, 300.0)
@@ -236,7 +253,8 @@ MESSAGE_SIZE_BYTES: Final = Histogram(
     *(_KI, 4 * _KI, 16 * _KI, 64 * _KI, 256 * _KI, _MI, 4 * _MI, 16 * _MI, 64 * _MI),
 )
 STORE_SECONDS: Final = Histogram("store_seconds", "From a message's verdict to the store's answer.", 1e-6, *_SECONDS)
-HISTOGRAMS: Final = (MESSAGE_SECONDS, MESSAGE_SIZE_BYTES, STORE_SECONDS)
+HOOK_SECONDS: Final = Histogram("hook_seconds", "From a hook's question to its answer.", 1e-6, *_SECONDS, 300.0)
+HISTOGRAMS: Final = (MESSAGE_SECONDS, MESSAGE_SIZE_BYTES, STORE_SECONDS, HOOK_SECONDS)
 
 WIDTH: Final = -(-len(COLUMNS) // 8) * 8
 """Cells of a row: whole cache lines of 64 octets, so that no two processes write to the same one."""
