@@ -44,6 +44,7 @@ class Pulse:
     def _beat(self) -> None:
         now, cells, entrances = monotonic(), self._cells, self._reception.entrances
         cells[STAMP] = int(now * 1000)
+        self._reception.books.count()
         cells[LOOP_LAG_US] = int(max(0.0, now - self._due) * 1e6)
         cells[OPEN_CONNECTIONS] = len(self._reception.connections)
         cells[HOOKS_PENDING] = self._pool.pending
