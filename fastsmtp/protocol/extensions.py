@@ -31,7 +31,7 @@ from .parameters import (
     read_size,
     read_smtputf8,
 )
-from .replies import BAD_PARAMETER, PARAMETER_NOT_SUPPORTED, SMTPError
+from .replies import BAD_PARAMETER, PARAMETER_NOT_SUPPORTED, Reply, SMTPError
 
 MAX_INTERVAL: Final = 999_999_999  # seconds: nine digits, RFC 2852 4, RFC 4865 3
 
@@ -94,12 +94,14 @@ class Offer:
 
     Attributes:
         keywords: the lines of the reply behind the first one.
+        reply: the reply to EHLO, once it was made.
     """
 
-    __slots__ = ("_limits", "_mail", "_names", "_rcpt", "_rcpt_utf8", "keywords")
+    __slots__ = ("_limits", "_mail", "_names", "_rcpt", "_rcpt_utf8", "keywords", "reply")
 
     def __init__(self, extensions: Sequence[Extension], limits: Limits) -> None:
         self._limits = limits
+        self.reply: Reply | None = None
         self.keywords: tuple[str, ...] = tuple(extension.keyword for extension in extensions)
         self._names = frozenset(keyword.partition(" ")[0] for keyword in self.keywords)
         self._mail: dict[bytes, MailParameter] = {}

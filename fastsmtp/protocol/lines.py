@@ -74,28 +74,41 @@ def _split_anywhere(octets: bytes) -> list[bytes]:
     return [*(line[:-1] if line.endswith(b"\r") else OddLine(line) for line in lines), tail]
 
 
-class LineReader:
-    """Cuts what the client sends into command lines.
+class LineRules:
+    """What a line may be, for all readers of a listener.
 
     Args:
         limit: octets of a command, CR LF included; a longer line is a `LongLine`.
         auth_limit: octets of AUTH and its responses; a longer line is dropped to its end, whatever it is.
         discard_limit: octets after which an overlong line ends the session.
         lenient: whether a bare LF ends a line too (`bare_newline = normalize`).
+    """
+
+    __slots__ = ("auth_limit", "discard_limit", "lenient", "limit")
+
+    def __init__(self, limit: int, auth_limit: int, discard_limit: int, lenient: bool) -> None:
+        self.limit = min(limit, discard_limit)
+        self.auth_limit = min(max(limit, auth_limit), discard_limit)
+        self.discard_limit = discard_limit
+        self.lenient = lenient
+
+
+class LineReader:
+    """Cuts what the client sends into command lines.
+
+    Args:
+        rules: for them.
 
     Attributes:
         lines: the complete lines that nobody has taken yet, without CR LF, the last one first.
         tail: of a line whose end is not there yet.
     """
 
-    __slots__ = ("_auth_limit", "_discard_limit", "_dropped", "_head", "_lenient", "_limit", "_odd", "lines", "tail")
+    __slots__ = ("_dropped", "_head", "_odd", "_rules", "lines", "tail")
 
-    def __init__(self, limit: int, auth_limit: int, discard_limit: int, lenient: bool) -> None:
-        self._limit = min(limit, discard_limit)
-        self._auth_limit = min(max(limit, auth_limit), discard_limit)
-        self._discard_limit = discard_limit
-        self._lenient = lenient
-        self._odd = lenient  # whether a plain split is not enough: lenient, or there is a tail
+    def __init__(self, rules: LineRules) -> None:
+        self._rules = rules
+        self._odd = rules.lenient  # whether a plain split is not enough: lenient, or there is a tail
         self._dropped = 0  # octets of the tail that are gone already
         self._head = b""  # how they began
         self.lines: list[bytes] = []
@@ -104,7 +117,7 @@ class LineReader:
     def feed(self, octets: bytes) -> None:
         """Take what one read brought; all earlier lines must have been taken."""
         lines = octets.split(b"\r\n")
-        if self._odd or lines.pop() or len(octets) > self._limit:
+        if self._odd or lines.pop() or len(octets) > self._rules.limit:
             lines = self._feed_oddly(octets)
         lines.reverse()
         self.lines = lines
@@ -112,9 +125,9 @@ class LineReader:
     def _feed_oddly(self, octets: bytes) -> list[bytes]:
         """There is an unfinished line in front or at the end, or one that may be too long."""
         octets = self.tail + octets
-        lines = _split_anywhere(octets) if self._lenient else octets.split(b"\r\n")
+        lines = _split_anywhere(octets) if self._rules.lenient else octets.split(b"\r\n")
         self.tail = lines.pop()
-        self._odd = self._lenient or bool(self.tail)
+        self._odd = self._rules.lenient or bool(self.tail)
         if lines:
             lines = [self._measured(lines[0], self._dropped), *(self._measured(line, 0) for line in lines[1:])]
             self._dropped = 0
@@ -123,9 +136,9 @@ class LineReader:
     def _measured(self, line: bytes, dropped: int) -> bytes:
         """The line, or what it is if it is too long; `dropped` octets of it are gone."""
         length = len(line) + dropped
-        if length + 2 <= self._limit:
+        if length + 2 <= self._rules.limit:
             return line
-        if length + 2 <= self._auth_limit:
+        if length + 2 <= self._rules.auth_limit:
             return _long(line)
         too_long = AUTH_LINE_TOO_LONG if is_auth(self._head if dropped else line) else LINE_TOO_LONG
         return _fault(line, self._early_fault(line, dropped, length + 1) or too_long)
@@ -135,9 +148,9 @@ class LineReader:
         stray = line.find(b"\n")
         if line[:1] == _TLS_HANDSHAKE and not dropped:
             return NOT_SMTP
-        if 0 <= stray < self._discard_limit - dropped:
+        if 0 <= stray < self._rules.discard_limit - dropped:
             return BARE_LF
-        return LINE_FAR_TOO_LONG if length > self._discard_limit else None
+        return LINE_FAR_TOO_LONG if length > self._rules.discard_limit else None
 
     def judge_tail(self) -> Reply | None:
         """All lines are taken, and the tail is the beginning of another: drop it if it is too long already.
@@ -147,7 +160,7 @@ class LineReader:
         """
         length = len(self.tail) + self._dropped
         fault = self._early_fault(self.tail, self._dropped, length)
-        if fault is None and length > self._auth_limit:  # the last octet may be the CR of the line's end
+        if fault is None and length > self._rules.auth_limit:  # the last octet may be the CR of the line's end
             if not self._dropped:
                 self._head = self.tail[: len(_AUTH[0])]
             self._dropped = length - 1
@@ -170,7 +183,7 @@ class LineReader:
         if size > 0:
             taken.append(self.tail[:size])
             self.tail = self.tail[size:]
-            self._odd = self._lenient or bool(self.tail)
+            self._odd = self._rules.lenient or bool(self.tail)
         return b"".join(taken)
 
     def _put_back(self, line: bytes, rest: bytes) -> None:
@@ -191,7 +204,7 @@ class LineReader:
         rest = b"".join([line + _end_of(line) for line in reversed(self.lines)]) + self.tail
         self.lines.clear()
         self.tail = b""
-        self._odd = self._lenient
+        self._odd = self._rules.lenient
         return rest
 
     def discard(self) -> None:

@@ -13,6 +13,7 @@ from .commands import LMTP, SMTP
 from .content import ContentSpace
 from .extensions import Offer, Switches, offer
 from .limits import Limits
+from .lines import LineRules
 from .memory import BufferPool
 from .policy import Policy
 from .replies import HostReplies, Reply
@@ -93,6 +94,12 @@ class Service:
         self.tally = tally
         self.space = space or ContentSpace(Limits(), BufferPool())
         self.limits = self.space.limits
+        self.line_rules = LineRules(
+            self.limits.max_command_octets,
+            self.limits.max_auth_octets,
+            self.limits.max_line_discard_octets,
+            self.limits.bare_newline == "normalize",
+        )
         self.policy = policy or Policy()
         self.clients = clients or NoMemory()
         self.states = LMTP if self.policy.lmtp else SMTP
@@ -101,7 +108,6 @@ class Service:
         self._switches = switches or Switches()
         self._now = now
         self._offers: dict[tuple[bool, bool, bool, bool], Offer] = {}
-        self._ehlo: dict[Offer, Reply] = {}
         self.no_offer = Offer([], self.limits)  # to a client that said HELO, or nothing yet
         self.helo = Reply(250, None, hostname)
 
@@ -160,9 +166,6 @@ class Service:
         """
         if own:
             return Reply(250, None, "\n".join((f"{self.hostname} {own.text}", *offer.keywords)))
-        reply = self._ehlo.get(offer)
-        if reply is None:
-            reply = Reply(250, None, "\n".join((self.hostname, *offer.keywords)))
-            if offer in self._offers.values():
-                self._ehlo[offer] = reply
-        return reply
+        if offer.reply is None:
+            offer.reply = Reply(250, None, "\n".join((self.hostname, *offer.keywords)))
+        return offer.reply

@@ -91,7 +91,6 @@ class Session:
         may_xclient: bool = False,
         client: bytes | None = None,
     ) -> None:
-        limits = service.limits
         # per connection: what handlers may know
         self.service = service
         self._tally = service.tally
@@ -120,12 +119,7 @@ class Session:
         self.stopped = False
         self.said_goodbye = False  # the client said QUIT
         self.last_words: Reply | None = None  # what we said, if it was us who ended the session
-        self.lines = LineReader(
-            limits.max_command_octets,
-            limits.max_auth_octets,
-            limits.max_line_discard_octets,
-            limits.bare_newline == "normalize",
-        )
+        self.lines = LineReader(service.line_rules)
         self.line = b""  # the command at hand
         self.state: State = service.states.turned_away  # until the banner
         self.home: State = self.state  # the state between two transactions

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from time import monotonic
-from typing import Final, cast
+from typing import Final
 
 from ..protocol.envelope import Endpoint
 from ..protocol.replies import EARLY_TALKER, Reply
@@ -90,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         self._tls = tls
         self._client: bytes | None = None  # under which the client is counted
         self._transport: asyncio.Transport
-        self._write: Callable[[bytes], None]
+        self._write: Callable[[list[bytes]], None]
         self.opened = monotonic()
         self.context = copy_context()  # the hooks of a session share their context variables
         # reading: what get_buffer and buffer_updated look at
@@ -118,8 +118,8 @@ class Connection(asyncio.BufferedProtocol):
     # -- asyncio.BufferedProtocol -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
-        self._write = self._transport.write
+        self._transport = transport  # type: ignore[assignment]  # uvloop's are none by inheritance
+        self._write = self._transport.writelines
         entrance, reception = self.entrance, self._reception
         told, peer = self._peer is not None, self._peer or endpoint(transport.get_extra_info("peername"))
         local = self._local or endpoint(transport.get_extra_info("sockname"))
@@ -230,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
         if session.stopped or session.finished or session.refusals or self._leaving or self._eof:
             self._send()
         elif session.output:
-            self._say(session.output)
+            self._say(session)
 
     def _receive_content(self, length: int) -> None:
         if not (self._lost or self.running or self.session.closing):  # it may have expired since this was read
@@ -275,20 +275,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._leaving and session.envelope is None and not session.closing:
             session.shut_down()
         if session.output:
-            self._say(session.output)
+            self._say(session)
         self._reader = None
         if session.stopped or self._eof:
             self._look_ahead(session)
 
-    def _say(self, output: list[bytes]) -> None:
-        """Have replies written at the end of the turn, in one piece."""
+    def _say(self, session: Session) -> None:
+        """Have the session's output written at the end of the turn, in one piece."""
+        output, session.output = session.output, []
         self._said(output)
         self.deadline = self.entrance.command_deadline
         turn = self._turn  # Hot path: Turn.leave, without the call
-        turn.departures.append((self._write, output[0] if len(output) == 1 else b"".join(output)))
+        turn.departures.append((self._write, output))
         if not turn.scheduled:
             turn.schedule()
-        output.clear()
 
     def _hold_back(self, delay: float) -> None:
         """The replies wait, and nobody is heard meanwhile; a timer waits with them, and no thread."""
@@ -306,7 +306,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost or session.pending is not None:
             return
         if session.output:
-            self._say(session.output)
+            self._say(session)
         session.go_on()
         self.resume()
 
@@ -384,8 +384,8 @@ class Connection(asyncio.BufferedProtocol):
         layer.start(lower)
 
     def _tls_established(self, layer: TLSLayer) -> None:
-        self._transport = cast(asyncio.Transport, layer)
-        self._write = layer.write
+        self._transport = layer
+        self._write = layer.writelines
         self._deaf = self._blocked = False
         self.deadline = self.entrance.command_deadline
         layer.set_protocol(self)

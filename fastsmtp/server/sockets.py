@@ -14,5 +14,5 @@ NOBODY: Final = Endpoint("unknown", 0)
 def endpoint(address: object) -> Endpoint:
     """The endpoint that a socket's address stands for; `NOBODY` if there is none any more."""
     if isinstance(address, tuple):
-        return Endpoint(address[0], address[1])
+        return Endpoint._make(address[:2])
     return NOBODY if address is None else Endpoint("unix", 0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastsmtp import Reply
-from fastsmtp.protocol.lines import Fault, LineReader, LongLine
+from fastsmtp.protocol.lines import Fault, LineReader, LineRules, LongLine
 from fastsmtp.protocol.replies import AUTH_LINE_TOO_LONG, BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP
 from tests.protocol.dialogues import LENGTHS, cut
 
@@ -19,7 +19,7 @@ Item = bytes | Reply
 
 def read(octets: bytes, lengths: Sequence[int], lenient: bool = False) -> list[Item]:
     """The lines and faults that come of octets, as a session takes them: a fault that closes is the last."""
-    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
+    reader = LineReader(LineRules(LIMIT, AUTH_LIMIT, DISCARD, lenient))
     found: list[Item] = []
     for segment in cut(octets, lengths):
         reader.feed(segment)
@@ -123,7 +123,7 @@ def test_segments_mean_nothing(octets: bytes, lengths: list[int], lenient: bool)
 @given(_OCTETS, LENGTHS, st.booleans())
 def test_what_is_not_taken_comes_back_as_it_was(octets: bytes, lengths: list[int], lenient: bool) -> None:
     """Behind DATA it is content, whatever it would have been as a command."""
-    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
+    reader = LineReader(LineRules(LIMIT, AUTH_LIMIT, DISCARD, lenient))
     reader.feed(b"DATA\r\n" + octets)
     assert reader.lines.pop() == b"DATA"
     assert reader.take_rest() == octets
@@ -136,13 +136,13 @@ def test_what_is_not_taken_comes_back_as_it_was(octets: bytes, lengths: list[int
 @given(_OCTETS, st.lists(st.integers(1, 12), max_size=8), st.booleans())
 def test_chunks_are_taken_as_they_came(octets: bytes, sizes: list[int], lenient: bool) -> None:
     """Chunks of BDAT are cut out of the stream wherever lines may end; what is left is the stream behind them."""
-    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
+    reader = LineReader(LineRules(LIMIT, AUTH_LIMIT, DISCARD, lenient))
     reader.feed(b"BDAT\r\n" + octets)
     assert reader.lines.pop() == b"BDAT"
     for size in sizes:
         assert reader.take(size) == octets[:size]
         octets = octets[size:]
-    fresh = LineReader(LIMIT, AUTH_LIMIT, DISCARD, lenient)
+    fresh = LineReader(LineRules(LIMIT, AUTH_LIMIT, DISCARD, lenient))
     fresh.feed(octets)
     assert [_item(line) for line in reader.lines] == [_item(line) for line in fresh.lines]
     assert reader.tail == fresh.tail
@@ -152,7 +152,7 @@ def test_chunks_are_taken_as_they_came(octets: bytes, sizes: list[int], lenient:
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=DISCARD).filter(lambda octets: b"\n" not in octets and octets[:1] != b"\x16"))
 def test_of_an_overlong_line_little_is_kept(octets: bytes) -> None:
-    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, False)
+    reader = LineReader(LineRules(LIMIT, AUTH_LIMIT, DISCARD, False))
     for segment in cut(octets, [1]):
         reader.feed(segment)
         assert reader.lines == []
@@ -162,7 +162,7 @@ def test_of_an_overlong_line_little_is_kept(octets: bytes) -> None:
 
 
 def test_in_line() -> None:
-    reader = LineReader(LIMIT, AUTH_LIMIT, DISCARD, False)
+    reader = LineReader(LineRules(LIMIT, AUTH_LIMIT, DISCARD, False))
     states = [reader.in_line]
     for segment in (b"a\r\nb", b"\r\n", b"x" * 20):
         reader.feed(segment)
