@@ -258,6 +258,10 @@ def test_how_a_reload_went(tmp_path: Path) -> None:
         assert admin.status()["totals"]["reloads"] == {"done": 1, "given_up": 1}
 
 
+def _states(admin: AdminClient) -> list[str]:
+    return [process["state"] for process in admin.processes()]
+
+
 def test_a_reload_waits_while_two_predecessors_leave(tmp_path: Path) -> None:
     """A slot has rows for three processes."""
     with running(tmp_path, *PLAIN, "--drain-timeout=60", "--drain-idle=60") as server:
@@ -269,7 +273,7 @@ def test_a_reload_waits_while_two_predecessors_leave(tmp_path: Path) -> None:
             busy.append(client)
             admin.post("/reload")
             server.wait_for_log("took over", count=count)
-        assert [process["state"] for process in admin.processes()].count("draining") == 2
+        until(lambda: _states(admin).count("draining") == 2, "both predecessors drain")
         admin.post("/reload")
         server.wait_for_log(r"reload: workers \[0\] have two predecessors that still leave: waiting")
         assert len(admin.processes()) == 3
