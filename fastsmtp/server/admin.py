@@ -20,6 +20,7 @@ from http import HTTPStatus
 from .columns import State
 from .http import HTTPServer, Request, Response, text
 from .metrics import Metrics
+from .page_files import page_files
 from .scoreboard import Scoreboard
 from .status import Facts, status, why_not_ready
 
@@ -54,6 +55,7 @@ class Admin:
             "/reload": ("POST", self._reload),
             "/stop": ("POST", self._stop),
         }
+        self._paths |= {path: ("GET", file.show) for path, file in page_files().items()}
 
     def answer(self, request: Request) -> Response:
         """The response to a request."""
