@@ -10,7 +10,6 @@ import asyncio
 
 from ..protocol.envelope import Endpoint
 from ..protocol.tls import TLS
-from .connection import Connection
 from .entrance import Entrance
 
 
@@ -32,7 +31,7 @@ def come_in(
         octets: what was read already.
         tls: what was negotiated.
     """
-    connection = Connection(entrance, peer, local, tls)
+    connection = entrance.reception.connection_type(entrance, peer, local, tls)
     transport.set_protocol(connection)
     connection.connection_made(transport)
     rest = memoryview(octets)
