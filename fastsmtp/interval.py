@@ -45,7 +45,7 @@ class Interval:
     def __init__(self, before: Status, after: Status) -> None:
         self.before: Final = before
         self.after: Final = after
-        self.seconds: Final = max(1e-3, after["clock_seconds"] - before["clock_seconds"])
+        self.seconds: Final[float] = max(1e-3, after["clock_seconds"] - before["clock_seconds"])
 
     @property
     def is_of_one_server(self) -> bool:
