@@ -36,7 +36,9 @@ class Example(Handler):
 
 
 def _take(browser: webdriver.Chrome, name: str, width: int, height: int, scale: float, phone: bool = False) -> None:
-    """The page as it is seen without scrolling."""
+    """So much of the page, in CSS pixels; no height: all of it."""
+    look_through(browser, width, height or 4000, scale, phone)
+    height = height or int(browser.execute_script("return document.body.getBoundingClientRect().bottom"))
     look_through(browser, width, height, scale, phone)
     time.sleep(1.5)  # one more second of data at the new size
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
@@ -67,7 +69,7 @@ def main() -> None:
             time.sleep(_SECONDS / 2)
             admin.post("/reload")
             time.sleep(_SECONDS / 2)
-            _take(browser, "page-desktop.png", 1280, 1300, 1)
+            _take(browser, "page-desktop.png", 1280, 0, 1)
             _take(browser, "page-phone.png", 390, 844, 2, phone=True)
 
 

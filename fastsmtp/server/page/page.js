@@ -33,7 +33,7 @@ function data(value, text, className) {
 
 const PLOTS = [
   { key: "messages", title: "Messages per second", names: ["accepted", "refused"], least: 10, format: words.rate },
-  { key: "latency", title: "Time of a message, from MAIL to the verdict", names: QUANTILES, least: 0.001, format: words.seconds },
+  { key: "latency", title: "Time from MAIL to the verdict", names: QUANTILES, least: 0.001, format: words.seconds },
   { key: "sessions", title: "Open sessions", names: ["open"], least: 10, format: words.amount },
   { key: "octets", title: "Octets of accepted mail per second", names: ["accepted"], least: 1000, format: words.octets },
   { key: "store", title: "Time of the store", names: QUANTILES, least: 0.001, format: words.seconds },

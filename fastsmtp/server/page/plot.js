@@ -29,11 +29,13 @@ export function ceiling(value, least) {
   return [1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= wanted * 0.9999) * power;
 }
 
-// Seconds that the horizontal axis spans: whole minutes, more as there is more to show.
+// Seconds that the horizontal axis spans: it grows with what there is to show.
 function span(points) {
   const known = points.length > 0 ? points.at(-1).time - points[0].time : 0;
-  return Math.min(SPAN, Math.max(60, Math.ceil(known / 60) * 60));
+  return Math.min(SPAN, Math.max(60, known));
 }
+
+const ago = (seconds) => (seconds < 120 ? `${Math.round(seconds)} s ago` : `${(seconds / 60).toFixed(1).replace(".0", "")} min ago`);
 
 // Stretches of points that belong together: [x, y] each.
 function stretches(points, valueOf, xOf, yOf) {
@@ -118,7 +120,7 @@ export class Plot {
     ]);
     return [
       ...levels,
-      svg("text", { class: "label", x: LEFT, y: floor + 14 }, `${seconds / 60} min ago`),
+      svg("text", { class: "label", x: LEFT, y: floor + 14 }, ago(seconds)),
       svg("text", { class: "label", x: width, y: floor + 14, "text-anchor": "end" }, "now"),
     ];
   }
