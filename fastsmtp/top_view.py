@@ -15,6 +15,7 @@ from .interval import Interval, Status
 _SHARES: Final = (0.5, 0.95, 0.99)
 _LATE: Final = 0.1  # seconds of loop lag that are marked
 _HANGS: Final = 3.0  # seconds since the last turn of a loop
+_OVERLOAD: Final = ("", "MAIL gets 451", "new clients get 421", "no connection is accepted")  # by the gauge
 _MOST: Final = 8  # rows of a list
 _STYLES: Final = {"ready": "green", "starting": "yellow", "draining": "yellow"}
 
@@ -49,9 +50,10 @@ def _head(status: Status) -> Text:
 
 def _conditions(status: Status) -> Iterator[str]:
     """What is not as it should be."""
+    wanted = status.get("workers_wanted", len(status["workers"]))  # those above are about to leave
     for worker in status["workers"]:
         name = f"worker {worker['worker']}"
-        if not worker["ready"] and status["state"] == "ready":
+        if not worker["ready"] and worker["worker"] < wanted and status["state"] == "ready":
             yield f"{name} does not serve"
         for process in worker["processes"]:
             if (process["stamp_age_seconds"] or 0) > _HANGS:
@@ -60,6 +62,8 @@ def _conditions(status: Status) -> Iterator[str]:
                 yield f"{name} refuses MAIL with 452: the store has no room"
             if process["stressed"]:
                 yield f"{name} is under stress: connections are scarce"
+            if overload := process.get("overload"):
+                yield f"{name} is overloaded: {_OVERLOAD[int(overload)]}"
     last = status["last_reload"]
     if last and last["outcome"] == "given_up":
         yield f"the last reload was given up: {last['reason']}"

@@ -39,7 +39,7 @@ def _trace(
     client = find_admin(admin, token, config, timeout)
     with suppress(KeyboardInterrupt):
         try:
-            _show(client.lines(f"/trace?{query}" if query else "/trace"), as_json)
+            _follow(lambda: client.lines(f"/trace?{query}" if query else "/trace"), as_json)
         except NoAnswerError as error:
             raise click.ClickException(str(error)) from None
 
@@ -60,17 +60,35 @@ trace = click.command("trace")(
 )
 
 
-def _show(lines: Iterator[str], as_json: bool) -> None:
-    record: _Record = {}
-    for line in lines:
-        record = json.loads(line)
-        if as_json:
-            click.echo(line, nl=False)
-        else:
-            for text in _texts(record):
-                click.echo(text)
-    if record.get("event") != "over":
-        raise NoAnswerError("the trace has ended: the server is gone")
+def _follow(trace: Callable[[], Iterator[str]], as_json: bool) -> None:
+    """Show a trace; once more when it breaks, for a server has a new admin process after a reload.
+
+    Raises:
+        NoAnswerError: the server is gone, or refuses.
+    """
+    worked, event = True, ""
+    while event != "over":
+        if not worked:
+            raise NoAnswerError("the trace has ended: the server is gone")
+        worked = False
+        try:
+            for line in trace():
+                event = _show(line, as_json)
+                worked = True
+        except NoAnswerError:
+            if not worked:
+                raise
+
+
+def _show(line: str, as_json: bool) -> str:
+    """Show a record; returns its event."""
+    record: _Record = json.loads(line)
+    if as_json:
+        click.echo(line, nl=False)
+    else:
+        for text in _texts(record):
+            click.echo(text)
+    return str(record["event"])
 
 
 # -- as text -----------------------------------------------------------------------------------------------------------

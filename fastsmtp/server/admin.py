@@ -33,6 +33,7 @@ _log = logging.getLogger("fastsmtp.admin")
 
 def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, link: TraceLink) -> int:
     """Be the admin process until TERM. In the child process; returns the exit code."""
+    link.keep_receiver()
     asyncio.run(_main(listening, scoreboard, facts, TraceStreams(link)))
     return 0
 

@@ -44,10 +44,10 @@ class Request:
 
     Attributes:
         path: without the query.
+        query: what stands behind the question mark.
         fields: header fields, names in lower case.
         local: whether it came over a unix socket.
-        query: what stood behind the question mark.
-        minor: of the client's HTTP/1.
+        minor: the digit behind the dot of the client's HTTP version.
     """
 
     method: str

@@ -13,6 +13,11 @@ from ..protocol.tls import TLS
 from .entrance import Entrance
 
 
+def connect(entrance: Entrance) -> asyncio.BaseProtocol:
+    """The last room, for a connection that needs no other: traced while somebody traces."""
+    return entrance.reception.connection_type(entrance)
+
+
 def come_in(
     entrance: Entrance,
     transport: asyncio.Transport,

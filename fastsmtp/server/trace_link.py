@@ -54,6 +54,14 @@ class TraceLink:
         self._receiver.close()
         self._sender.close()
 
+    def keep_receiver(self) -> None:
+        """In the admin process: who sends is somebody else."""
+        self._sender.close()
+
+    def keep_sender(self) -> None:
+        """In a worker: who receives is somebody else."""
+        self._receiver.close()
+
     # -- for the admin process ----------------------------------------------------------------------------------------
 
     def fileno(self) -> int:

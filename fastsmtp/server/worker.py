@@ -48,6 +48,7 @@ from .intake import Intake
 from .preamble import Preamble
 from .pulse import Pulse
 from .reception import Reception
+from .rooms import connect
 from .scoreboard import Row
 from .services import make_service
 from .threads import ThreadPool
@@ -92,6 +93,8 @@ def run(
     """
     die_with_master()
     row.begin()
+    if traces:
+        traces.keep_sender()
     faulthandler.enable()
     sys.unraisablehook = _ignore_odd_names
     try:
@@ -250,7 +253,8 @@ class Worker:
     async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:
         loop, backlog = asyncio.get_running_loop(), self._config.backlog
         create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        return await create(_first_room(entrance), sock=listening, backlog=backlog)
+        room = _first_room(entrance.config)
+        return await create(lambda: room(entrance), sock=listening, backlog=backlog)
 
     async def _watch_certificates(self) -> None:
         """Certificates are renewed on disk, by others; nobody should have to tell us."""
@@ -288,14 +292,11 @@ class Worker:
         return EXIT_CUT if cut else EXIT_DRAINED
 
 
-def _first_room(entrance: Entrance) -> Callable[[], asyncio.BaseProtocol]:
-    """Makes the room that a new connection comes into."""
-    reception = entrance.reception
-    if entrance.config.proxy_protocol:
-        return lambda: Preamble(entrance)
-    if entrance.config.implicit_tls:
-        return lambda: Handshake(entrance)
-    return lambda: reception.connection_type(entrance)
+def _first_room(config: Config) -> Callable[[Entrance], asyncio.BaseProtocol]:
+    """Where a new connection comes in."""
+    if config.proxy_protocol:
+        return Preamble
+    return Handshake if config.implicit_tls else connect
 
 
 def _unknown() -> None:

@@ -244,6 +244,37 @@ def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) ->
         yield browser
 
 
+def test_overload_and_scaling_are_told(page: webdriver.Chrome) -> None:
+    """What a status says that has been through it."""
+    ask = (
+        "const [after, before, done] = arguments; import('/changes.js').then((found) =>"
+        " done([[...found.changes(after, before)], found.conditions(after).map((each) => each.text)]));"
+    )
+    process = {"pid": 7, "state": "ready", "open_connections": 1, "stamp_age_seconds": 0.5, "mail_refused": 0}
+    totals = {"reloads": {"done": 0, "given_up": 0}}
+
+    def status(wanted: int, **gauges: int) -> dict[str, Any]:
+        workers = [
+            {"worker": number, "ready": True, "processes": [{**process, "pid": 7 + number, **gauges}]}
+            for number in range(wanted)
+        ]
+        return {"state": "ready", "workers_wanted": wanted, "workers": workers, "totals": totals}
+
+    calm, overloaded, smaller = status(2), status(2, overload=2), status(1)
+    events, texts = page.execute_async_script(ask, overloaded, calm)
+    assert texts == [f"Worker {each} (pid {7 + each}) is overloaded: new clients get 421." for each in (0, 1)]
+    assert [text for _, text in events] == texts
+    events, texts = page.execute_async_script(ask, calm, overloaded)
+    assert ([kind for kind, _ in events], texts) == (["good", "good"], [])
+    events, texts = page.execute_async_script(ask, smaller, calm)
+    assert [text for _, text in events] == ["Worker 1: pid 8 has ended while ready", "There are to be 1 workers"]
+    leaving = status(1)
+    leaving["workers"].append({"worker": 1, "ready": False, "processes": [{**process, "pid": 8, "state": "draining"}]})
+    events, texts = page.execute_async_script(ask, leaving, calm)
+    assert texts == []  # it is not missed
+    assert "Worker 1: pid 8 drains, with 1 session" in [text for _, text in events]
+
+
 def test_quantiles_are_those_of_top(page: webdriver.Chrome) -> None:
     """One formula in two languages."""
     ask = (

@@ -6,6 +6,15 @@ function byPid(worker) {
   return new Map(worker.processes.map((process) => [process.pid, process]));
 }
 
+// What the gauge overload says.
+const OVERLOAD = ["", "MAIL gets 451", "new clients get 421", "no connection is accepted"];
+
+// Workers that are to serve, and do not.
+export function missing(status) {
+  const wanted = status.workers_wanted ?? Infinity; // those above are about to leave
+  return status.workers.filter((worker) => worker.worker < wanted && !worker.ready);
+}
+
 const sessions = (count) => `${count} ${count === 1 ? "session" : "sessions"}`;
 
 function* changesOfWorker(worker, before) {
@@ -42,6 +51,11 @@ export function* changes(after, before) {
     const same = before.workers.find((each) => each.worker === worker.worker);
     yield* changesOfWorker(worker, same ?? { processes: [] });
   }
+  for (const worker of before.workers) {
+    const gone = !after.workers.some((each) => each.worker === worker.worker);
+    if (gone) yield* changesOfWorker({ ...worker, processes: [] }, worker);
+  }
+  if (after.workers_wanted !== before.workers_wanted) yield ["", `There are to be ${after.workers_wanted} workers`];
   yield* changesOfReloads(after, before);
   const [now, then] = [conditions(after), conditions(before)].map((found) => found.filter((each) => each.lasting));
   for (const { kind, text, key } of now) {
@@ -58,9 +72,10 @@ export function conditions(status) {
   if (status.state === "draining") {
     found.push({ key: "draining", kind: "warn", text: "The server is stopping: sessions may finish, new ones are refused." });
   }
+  const absent = missing(status);
   for (const worker of status.workers) {
     const name = `Worker ${worker.worker}`;
-    if (!worker.ready && status.state === "ready") {
+    if (absent.includes(worker) && status.state === "ready") {
       const coming = worker.processes.some((process) => process.state === "starting");
       const text = coming ? `${name} does not serve: its process is starting.` : `${name} does not serve: it has no process.`;
       found.push({ key: `${name} absent`, kind: "bad", text });
@@ -88,8 +103,9 @@ export function conditions(status) {
       }
       if (process.overload) {
         found.push({
-          key: `${who} overload`, kind: "warn", lasting: true,
-          text: `${who} is overloaded.`, over: `${who}: overload is over`,
+          key: `${who} overload ${process.overload}`, kind: process.overload > 1 ? "bad" : "warn", lasting: true,
+          text: `${who} is overloaded: ${OVERLOAD[process.overload] ?? ""}.`,
+          over: `${who}: overload ${process.overload} is over`,
         });
       }
     }

@@ -1,6 +1,6 @@
 // The page: asks /status every second, and shows what it says.
 
-import { changes, conditions } from "./changes.js";
+import { changes, conditions, missing } from "./changes.js";
 import { Plot, spark } from "./plot.js";
 import { History } from "./samples.js";
 import * as words from "./words.js";
@@ -53,9 +53,10 @@ function showPlots(status) {
 // -- head -----------------------------------------------------------------------------------------------------------
 
 function stateOf(status) {
-  const missing = status.workers.filter((worker) => !worker.ready);
   if (status.state !== "ready") return ["", status.state];
-  if (missing.length > 0) return ["bad", `${status.workers.length - missing.length} of ${status.workers.length} workers ready`];
+  const wanted = status.workers_wanted ?? status.workers.length;
+  const absent = missing(status).length;
+  if (absent > 0) return ["bad", `${wanted - absent} of ${wanted} workers ready`];
   return ["good", "ready"];
 }
 
@@ -169,10 +170,13 @@ const TOTALS = {
   "logins refused": (totals) => totals.logins.refused,
   "timeouts": (totals) => totals.timeouts,
   "worker deaths": (totals) => totals.worker_deaths,
+  "sessions cut": (totals) => totals.sessions_cut,
+  "workers that hung": (totals) => totals.worker_hangs,
 };
 
 function showTotals(totals) {
-  const rows = Object.entries(TOTALS).map(([name, of]) => {
+  const known = Object.entries(TOTALS).filter(([, of]) => of(totals) !== undefined);
+  const rows = known.map(([name, of]) => {
     const value = data(of(totals), words.whole(of(totals)));
     value.id = `total-${name.replaceAll(" ", "-")}`;
     return make("div", "", make("dt", "", name), make("dd", "", value));
