@@ -132,7 +132,7 @@ def _process(process: dict[str, Any], accepts: str, cpu: str) -> list[Renderable
 
 
 def _counted(interval: Interval, name: str) -> Table | None:
-    rows = [row for row in interval.counted(name) if row[0] != "any"][:_MOST]
+    rows = interval.counted(name)[:_MOST]
     table = _grid(name.capitalize(), " per second", " in all")
     for label, recent, total in rows:
         table.add_row(label.replace("_", " "), _number(recent / interval.seconds), f"{total:,}")
@@ -143,10 +143,9 @@ def _queue(status: Status) -> Table | None:
     queue = status.get("queue")
     if not queue:
         return None
-    table = _grid("Queue", " messages")
-    for state, count in queue.items():
-        if isinstance(count, int):
-            table.add_row(state, f"{count:,}")
+    table = _grid("Queue", " items")
+    for state, count in queue["items"].items():
+        table.add_row(state, f"{count:,}")
     return table
 
 

@@ -56,8 +56,11 @@ _COMMAND: Final = re.compile(rb"([A-Za-z]+)(?:[ \t]+(.*))?", re.S)
 _HTTP: Final = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PRI".split())
 
 
-def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
+def look_closer(state: State, line: bytes) -> tuple[bytes, Run, bytes]:
     """Find the command of a line that is not plainly one: lower case, tabs, controls, another protocol.
+
+    Returns:
+        The verb (empty where lines are no commands), what runs, and the argument.
 
     Raises:
         SMTPError: there is none.
@@ -65,7 +68,7 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     if line[:1] == b"\x16" and not isinstance(line, Fault):  # a TLS ClientHello, also where a response is awaited
         raise SMTPError(NOT_SMTP)
     if state.every_line and b"\n" not in line:
-        return state.every_line, line
+        return b"", state.every_line, line
     if isinstance(line, Fault):
         raise SMTPError(line.reply)
     if b"\n" in line:
@@ -82,7 +85,7 @@ def look_closer(state: State, line: bytes) -> tuple[Run, bytes]:
     run = state.get(verb)
     if run is None:
         raise SMTPError(UNKNOWN_COMMAND)
-    return run, match[2] or b""
+    return verb, run, match[2] or b""
 
 
 # -- the small commands -----------------------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ AuthAnswer = Answer | ScramKey
 DataAnswer = Answer | Sequence[Answer]
 """What the `data` hook returns: one answer, or one for each recipient, in their order."""
 
-# Every hook there is, with what it is given behind the session. "store" is no hook of the handler: it is the question
-# that follows an accepted message where a store is configured.
+# Every hook there is, with its subject: what it is given behind the session. "store" is no hook of the handler:
+# it is the question that follows an accepted message where a store is configured.
 HOOKS: Final = (
     "welcome",  # ()                    a client has connected; before the banner
     "helo",  # (name: str)
@@ -57,6 +57,7 @@ HOOKS: Final = (
     "closed",  # ()                     the connection is gone; the last call, the answer does not matter
 )
 STORE: Final = "store"  # (message: Message)
+WITHOUT_SUBJECT: Final = frozenset(("welcome", "rset", "timeout", "closed"))
 
 
 class Waiting(Enum):
@@ -69,5 +70,6 @@ class Waiting(Enum):
 PENDING: Final = Waiting.PENDING
 FAILED: Final = Waiting.FAILED
 
-Decider = Callable[["Session", tuple[Any, ...]], Any]
-"""Decides one question: takes the session and the question's arguments; returns an `Answer`, PENDING or FAILED."""
+Decider = Callable[["Session", Any], Any]
+"""Decides one question: takes the session and the question's subject, None where it has none; returns an `Answer`,
+PENDING or FAILED."""

@@ -186,6 +186,8 @@ class LineReader:
 
     def take_rest(self) -> bytes:
         """Hand out everything that was not taken as a line, as it came, and forget it."""
+        if not self.lines and not self.tail:
+            return b""
         rest = b"".join([line + _end_of(line) for line in reversed(self.lines)]) + self.tail
         self.lines.clear()
         self.tail = b""

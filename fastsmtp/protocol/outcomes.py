@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-def fail(session: Session, hook: str, answer: object, arguments: tuple[Any, ...]) -> None:
+def fail(session: Session, hook: str, answer: object, subject: Any) -> None:
     """A hook raised, or did not answer in time: 451, and the transaction is over."""
     if hook in ("error", "timeout", "closed"):
-        OUTCOMES[hook].accept(session, None, *arguments)
+        OUTCOMES[hook].accept(session, None, subject)
     elif hook in ("data", STORE):
         _refuse_message(session, TEMPORARY_FAILURE)
     elif hook == "auth":
@@ -46,7 +46,7 @@ def fail(session: Session, hook: str, answer: object, arguments: tuple[Any, ...]
 # -- greeting ---------------------------------------------------------------------------------------------------------
 
 
-def _welcomed(session: Session, reply: Reply | None) -> None:
+def _welcomed(session: Session, reply: Reply | None, nothing: None) -> None:
     session.find_home()
     session.say(reply or session.service.replies.banner)
 
@@ -84,7 +84,7 @@ def _auth_undecided(session: Session, reply: Reply) -> None:
     session.refuse(reply)
 
 
-def _auth_keyed(session: Session, hook: str, key: ScramKey, arguments: tuple[Any, ...]) -> None:
+def _auth_keyed(session: Session, hook: str, key: ScramKey, credentials: Credentials) -> None:
     assert session.exchange is not None
     take_step(session, session.exchange.keyed(key))
 
@@ -119,13 +119,12 @@ def _data_accepted(session: Session, reply: Reply | None, message: Message) -> N
         _message_accepted(session, reply, message)
 
 
-def _data_judged(session: Session, hook: str, answers: Sequence[object], arguments: tuple[Any, ...]) -> None:
+def _data_judged(session: Session, hook: str, answers: Sequence[object], message: Message) -> None:
     """The data hook has an answer for each recipient; the message goes on to those who take it.
 
     SMTP has one reply for all. The first refusal is it: a message that some recipients refuse is better sent again to
     all than lost for some without a word.
     """
-    message: Message = arguments[0]
     replies = [_reply_of(session, answer) for answer in answers]
     refusals = [reply for reply in replies if reply and reply.code >= 300]
     if len(refusals) == len(replies) or (refusals and not session.service.policy.lmtp):
@@ -193,7 +192,7 @@ def _answer_for_each(session: Session, reply: Reply | None, message_id: str) -> 
         session.count(worst)
 
 
-def _reset(session: Session, reply: Reply | None) -> None:
+def _reset(session: Session, reply: Reply | None, nothing: None) -> None:
     session.end_transaction()
     session.say(reply or OK)
 
@@ -201,7 +200,7 @@ def _reset(session: Session, reply: Reply | None) -> None:
 # -- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def _refused(session: Session, reply: Reply, *arguments: object) -> None:
+def _refused(session: Session, reply: Reply, subject: object) -> None:
     session.refuse(reply)
 
 
@@ -213,13 +212,13 @@ def _error_reported(session: Session, own: Reply | None, reply: Reply) -> None:
         session.close()
 
 
-def _timed_out(session: Session, reply: Reply | None) -> None:
+def _timed_out(session: Session, reply: Reply | None, nothing: None) -> None:
     session.end_transaction()
     session.say(reply if reply and reply.code == 421 else session.service.replies.timeout)
     session.close()
 
 
-def _closed(session: Session, reply: Reply | None) -> None:
+def _closed(session: Session, reply: Reply | None, nothing: None) -> None:
     pass
 
 
@@ -238,7 +237,7 @@ def _vrfy_done(session: Session, reply: Reply | None, argument: str) -> None:
 class Outcome(NamedTuple):
     """What follows from the answer to one question."""
 
-    accept: Callable[..., None]  # takes the session, the handler's own reply, and the question's arguments
+    accept: Callable[..., None]  # takes the session, the handler's own reply, and the question's subject
     refusal: Reply  # what REJECT says
     refuse: Callable[..., None]
 
@@ -262,7 +261,7 @@ OUTCOMES: Final = {
 }
 ACCEPTED: Final = {hook: outcome.accept for hook, outcome in OUTCOMES.items()}
 # Answers that are neither verdict nor reply; any other one is a failure.
-SPECIAL: Final[dict[type[object], Callable[[Session, str, Any, tuple[Any, ...]], None]]] = {
+SPECIAL: Final[dict[type[object], Callable[[Session, str, Any, Any], None]]] = {
     ScramKey: _auth_keyed,
     list: _data_judged,
     tuple: _data_judged,

@@ -71,6 +71,7 @@ class Service:
         clients: what is remembered of them.
         clock: monotonic seconds, for the durations in the log.
         now: the time of day, for FUTURERELEASE.
+        tally: is told the verb of each command, in whatever thread the session is; empty for a response of AUTH.
 
     Attributes:
         mail_refusal: the reply to every MAIL while the server has no room; None while it has. The driver sets it.
@@ -85,9 +86,11 @@ class Service:
         clients: Clients | None = None,
         clock: Callable[[], float] = float,
         now: Callable[[], datetime] = _epoch,
+        tally: Callable[[bytes], object] = len,
     ) -> None:
         self.hostname = hostname
         self.clock = clock
+        self.tally = tally
         self.space = space or ContentSpace(Limits(), BufferPool())
         self.limits = self.space.limits
         self.policy = policy or Policy()

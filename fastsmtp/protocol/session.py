@@ -72,7 +72,7 @@ class Session:
     """
 
     __slots__ = (
-        "_behind", "_errors", "_junk", "_then", "_user_data", "auth_failures", "client", "client_name",
+        "_behind", "_errors", "_junk", "_tally", "_then", "_user_data", "auth_failures", "client", "client_name",
         "closing", "content", "copies", "deciders", "delay", "driver", "envelope", "esmtp", "exchange", "finished",
         "home", "id", "last_words", "line", "lines", "local", "may_xclient", "messages", "offer", "output",
         "own_reply", "peer", "pending", "reader", "recipients_refused", "refusals", "said_auth", "said_goodbye",
@@ -94,6 +94,7 @@ class Session:
         limits = service.limits
         # per connection: what handlers may know
         self.service = service
+        self._tally = service.tally
         self.id = id
         self.peer = peer
         self.local = local
@@ -112,7 +113,7 @@ class Session:
         self.output: list[bytes] = []  # replies, for the driver to send and clear
         self.finished: list[Finished] = []  # for the log; the driver clears it
         self.refusals: list[tuple[bytes, Reply]] = []  # command lines that were refused, likewise
-        self.pending: tuple[str, tuple[Any, ...]] | None = None  # the question that waits for its answer
+        self.pending: tuple[str, Any] | None = None  # the question that waits for its answer: hook, subject
         self.delay = 0.0  # seconds for which the output is to wait
         self.starting_tls = False  # the handshake comes next
         self.closing = False
@@ -206,9 +207,9 @@ class Session:
             answer: what the hook returned, an `Answer` if the handler is right; or FAILED.
         """
         assert self.pending is not None, "nothing was asked"
-        hook, arguments = self.pending
+        hook, subject = self.pending
         self.stop_waiting()
-        self._conclude(hook, answer, arguments)
+        self._conclude(hook, answer, subject)
         self._work()
 
     def go_on(self) -> None:
@@ -224,9 +225,9 @@ class Session:
         self.forget()
         self.rest()
 
-    def wait(self, hook: str, arguments: tuple[Any, ...]) -> None:
+    def wait(self, hook: str, subject: Any) -> None:
         """A question waits for its answer. A decider says so itself where another thread may have to answer for it."""
-        self.pending = (hook, arguments)
+        self.pending = (hook, subject)
         self.stopped = True
 
     def stop_waiting(self) -> None:
@@ -275,7 +276,8 @@ class Session:
                 try:
                     # Hot path: isprintable proves a line free of controls in 0.26 us, a regular expression in 0.35.
                     if run is None or not line.decode("latin-1").isprintable():
-                        run, argument = look_closer(self.state, line)
+                        verb, run, argument = look_closer(self.state, line)
+                    self._tally(verb)
                     run(self, argument)
                 except SMTPError as error:
                     self.refuse_command(error.reply)
@@ -290,32 +292,32 @@ class Session:
                 octets, self._behind = self._behind, None
                 self._receive_content(octets)
 
-    def ask(self, hook: str, *arguments: object) -> None:
+    def ask(self, hook: str, subject: Any = None) -> None:
         """Have a question decided. What nobody decides is accepted."""
         decide = self.deciders.get(hook)
-        if decide is None or (answer := decide(self, arguments)) is None:
-            ACCEPTED[hook](self, None, *arguments)
+        if decide is None or (answer := decide(self, subject)) is None:
+            ACCEPTED[hook](self, None, subject)
         else:
-            self._conclude(hook, answer, arguments)
+            self._conclude(hook, answer, subject)
 
-    def _conclude(self, hook: str, answer: Any, arguments: tuple[Any, ...]) -> None:
+    def _conclude(self, hook: str, answer: Any, subject: Any) -> None:
         """Do what follows from an answer."""
         accept, refusal, refuse = OUTCOMES[hook]
         if answer is None or answer is ACCEPT:
-            accept(self, None, *arguments)
+            accept(self, None, subject)
             return
         if answer is PENDING:
-            self.wait(hook, arguments)
+            self.wait(hook, subject)
             return
         if answer is REJECT:
             answer = refusal
         elif answer is CLOSE:
             answer = self.service.replies.closing
         if isinstance(answer, Reply):
-            (accept if answer.code < 300 else refuse)(self, answer, *arguments)
+            (accept if answer.code < 300 else refuse)(self, answer, subject)
         else:
             follow: Callable[..., None] = SPECIAL.get(type(answer), fail)
-            follow(self, hook, answer, arguments)
+            follow(self, hook, answer, subject)
 
     def rest(self) -> None:
         """One reason to stop is gone: see whether there is another."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,10 +24,12 @@ _MAX_COMMAND: Final = 128  # octets of a refused command
 _ACCEPTED: Final = "250 2.0.0"
 
 
+_is_plain: Final = re.compile(r"[!#-\[\]-~]+").fullmatch  # printable ASCII without space, quote, backslash
+
+
 def _word(text: str) -> str:
     """A text as one word: with JSON's escapes, in quotes, where it holds anything odd."""
-    plain = text.isascii() and text.isprintable() and not (" " in text or '"' in text or "\\" in text)
-    return text if plain and text else json.dumps(text)
+    return text if _is_plain(text) else json.dumps(text)
 
 
 def _mailbox(local: str, domain: str) -> str:

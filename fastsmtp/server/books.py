@@ -5,11 +5,17 @@ One place for both, so that no refusal has a line without a number. Runs on the 
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import itemgetter
+from typing import Final
+
 from ..protocol.envelope import Endpoint
 from ..protocol.replies import Reply
 from ..protocol.session import Finished, Session
 from .access_log import AccessLog
 from .columns import (
+    COMMANDS,
+    COMMANDS_OTHER,
     CONNECTIONS,
     LOGINS_ACCEPTED,
     LOGINS_REFUSED,
@@ -20,6 +26,7 @@ from .columns import (
     MESSAGES_REFUSED,
     RECIPIENTS_ACCEPTED,
     RECIPIENTS_REFUSED,
+    REPLIES_2XX,
     SESSIONS_BY_END,
     TLS_HANDSHAKES_COMPLETED,
     TLS_HANDSHAKES_FAILED,
@@ -28,6 +35,9 @@ from .columns import (
     refusal_index,
 )
 from .scoreboard import Row
+
+_MANY: Final = 1024  # verbs that gather before they are counted within the second
+_first_digit: Final = itemgetter(0)  # of an encoded reply, as the octet it is
 
 
 class Books:
@@ -39,11 +49,31 @@ class Books:
 
     Attributes:
         cells: of the row, for what is counted where it happens.
+        verbs: of commands, since they were counted last. Sessions append to it, in whatever thread they are.
+        replies: encoded, likewise; on the loop.
     """
 
     def __init__(self, row: Row, access_log: AccessLog) -> None:
         self.cells = row.cells
+        self.verbs: Final[list[bytes]] = []
+        self.replies: Final[list[bytes]] = []
         self._log = access_log
+
+    def count(self) -> None:
+        """Count the commands and replies that have gathered; once a second, and when there are many.
+
+        Hot path: so many at once cost a third of one at a time.
+        """
+        cells = self.cells
+        verbs = self.verbs[:]
+        del self.verbs[: len(verbs)]  # a thread may have appended another one meanwhile
+        counts = Counter(verbs)
+        counts.pop(b"", None)  # lines that are no commands
+        for verb, count in counts.items():
+            cells[COMMANDS.get(verb.upper(), COMMANDS_OTHER)] += count
+        for digit, count in Counter(map(_first_digit, self.replies)).items():
+            cells[REPLIES_2XX + digit - ord("2")] += count
+        self.replies.clear()
 
     def message(self, session: Session, finished: Finished, now: float) -> None:
         """A message got its verdict."""
@@ -61,6 +91,8 @@ class Books:
         MESSAGE_SECONDS.observe(cells, now - started)
         MESSAGE_SIZE_BYTES.observe(cells, size)
         self._log.message(session, finished, now)
+        if len(self.verbs) > _MANY:
+            self.count()
 
     def refusal(self, session: Session, line: bytes, reply: Reply, now: float) -> None:
         """A command was refused."""

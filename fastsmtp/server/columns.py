@@ -186,7 +186,7 @@ _recipients = _counter("recipients", "Recipients of these messages by the reply 
 RECIPIENTS_ACCEPTED: Final = _recipients("accepted")
 RECIPIENTS_REFUSED: Final = _recipients("refused")
 
-_commands = _counter("commands", "Commands by verb, refused ones included; other: what is no command.", "verb")
+_commands = _counter("commands", "Commands by verb, refused ones included; other: the rest of the known ones.", "verb")
 COMMANDS: Final[dict[bytes, int]] = {
     verb: _commands(verb.decode())
     for verb in (
@@ -196,8 +196,7 @@ COMMANDS: Final[dict[bytes, int]] = {
 }
 COMMANDS_OTHER: Final = _commands("other")
 
-_replies = _counter("replies", "Replies by the class of their code; any: not told apart.", "class")
-REPLIES: Final = _replies("any")
+_replies = _counter("replies", "Replies by the class of their code.", "class")
 # Neighbours, in the order of their first digit.
 REPLIES_2XX: Final = _replies("2xx")
 REPLIES_3XX: Final = _replies("3xx")

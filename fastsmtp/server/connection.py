@@ -18,7 +18,7 @@ from ..protocol.envelope import Endpoint
 from ..protocol.replies import EARLY_TALKER, Reply
 from ..protocol.session import Reader, Session
 from ..protocol.tls import TLS
-from .columns import CONNECTIONS, REFUSED_EARLY_TALKER, REFUSED_PER_CLIENT, REFUSED_TOO_BUSY, REPLIES, TIMEOUTS
+from .columns import CONNECTIONS, REFUSED_EARLY_TALKER, REFUSED_PER_CLIENT, REFUSED_TOO_BUSY, TIMEOUTS
 from .dispatch import Running, Tables
 from .entrance import Entrance
 from .sockets import NOBODY, endpoint
@@ -42,7 +42,6 @@ class Connection(asyncio.BufferedProtocol):
         "_closed",
         "_data_began",
         "_deaf",
-        "_depart",
         "_eof",
         "_held",
         "_leaving",
@@ -54,10 +53,11 @@ class Connection(asyncio.BufferedProtocol):
         "_reader",
         "_receive_view",
         "_reception",
+        "_said",
         "_tls",
         "_transport",
+        "_turn",
         "_unsent",
-        "_work",
         "_write",
         "context",
         "deadline",
@@ -83,14 +83,14 @@ class Connection(asyncio.BufferedProtocol):
         self._reception = reception = entrance.reception
         self._receive_view = reception.receive_view
         self._cells = reception.books.cells
+        self._said = reception.books.replies.extend
+        self._turn = reception.turn
         # per connection
         self._peer = peer  # as a proxy has told it
         self._local = local or entrance.local
         self._tls = tls
         self._client: bytes | None = None  # under which the client is counted
         self._transport: asyncio.Transport
-        self._work = reception.turn.work
-        self._depart = reception.turn.leave
         self._write: Callable[[bytes], None]
         self.opened = monotonic()
         self.context = copy_context()  # the hooks of a session share their context variables
@@ -183,17 +183,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._deaf:
             self._overhear(length)
         elif self._reader is None:
-            self._work(self._receive, bytes(self._receive_view[:length]))
+            turn = self._turn  # Hot path: Turn.work, without the call
+            turn.works.append((self._receive, bytes(self._receive_view[:length])))
+            if not turn.scheduled:
+                turn.schedule()
         elif length < _SMALL:
             self._deaf = True
             self._reader = None
-            self._work(self._receive_content, length)
+            self._turn.work(self._receive_content, length)
         else:  # of a large message: better looked at while it is in the cache
             self.session.content_received(length)
             self._send()
 
     def eof_received(self) -> bool:
-        self._work(self._end_input, None)
+        self._turn.work(self._end_input, None)
         return True  # what is complete is answered before we close
 
     def pause_writing(self) -> None:
@@ -221,9 +224,14 @@ class Connection(asyncio.BufferedProtocol):
     def _receive(self, octets: bytes) -> None:
         if self._deaf:  # since it was read
             self._put_off(octets)
-        else:
-            self.session.receive(octets)
+            return
+        session = self.session
+        session.receive(octets)
+        # Hot path: commands were answered, and that is all.
+        if session.stopped or session.finished or session.refusals or self._leaving or self._eof:
             self._send()
+        elif session.output:
+            self._say(session.output)
 
     def _receive_content(self, length: int) -> None:
         if not (self._lost or self.running or self.session.closing):  # it may have expired since this was read
@@ -233,7 +241,7 @@ class Connection(asyncio.BufferedProtocol):
     def _end_input(self, nothing: None) -> None:
         self._eof = True
         if not self._deaf or self._lingered >= 0:
-            self._depart(self._hang_up, False)
+            self._turn.leave(self._hang_up, False)
 
     def resume(self) -> None:
         """The session has worked, or may work again: go on with what came meanwhile, and send what it says."""
@@ -267,15 +275,21 @@ class Connection(asyncio.BufferedProtocol):
             self._log_verdicts()
         if self._leaving and session.envelope is None and not session.closing:
             session.shut_down()
-        output = session.output
-        if output:
-            self._cells[REPLIES] += len(output)
-            self.deadline = self.entrance.command_deadline
-            self._depart(self._write, output[0] if len(output) == 1 else b"".join(output))
-            output.clear()
+        if session.output:
+            self._say(session.output)
         self._reader = None
         if session.stopped or self._eof:
             self._look_ahead(session)
+
+    def _say(self, output: list[bytes]) -> None:
+        """Have replies written at the end of the turn, in one piece."""
+        self._said(output)
+        self.deadline = self.entrance.command_deadline
+        turn = self._turn  # Hot path: Turn.leave, without the call
+        turn.departures.append((self._write, output[0] if len(output) == 1 else b"".join(output)))
+        if not turn.scheduled:
+            turn.schedule()
+        output.clear()
 
     def _hold_back(self, delay: float) -> None:
         """The replies wait, and nobody is heard meanwhile; a timer waits with them, and no thread."""
@@ -293,9 +307,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost or session.pending is not None:
             return
         if session.output:
-            self._cells[REPLIES] += len(session.output)
-            self._depart(self._write, b"".join(session.output))
-            session.output.clear()
+            self._say(session.output)
         session.go_on()
         self.resume()
 
@@ -305,10 +317,10 @@ class Connection(asyncio.BufferedProtocol):
             self._finish()
         elif session.starting_tls:
             self._deaf = True
-            self._depart(self._start_tls, None)
+            self._turn.leave(self._start_tls, None)
         elif self._eof:
             if not self._blocked:
-                self._depart(self._hang_up, False)
+                self._turn.leave(self._hang_up, False)
         elif not self._blocked:
             self._expect_content(session)
 
@@ -394,7 +406,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deaf = True
         self._reader = None
         in_step = self._eof or (self.session.said_goodbye and not self.session.in_command)
-        self._depart(self._hang_up, not in_step)
+        self._turn.leave(self._hang_up, not in_step)
 
     def _hang_up(self, linger: bool) -> None:
         """Close behind what was written; if the client may still be sending, in a way that does not reset it."""
@@ -415,7 +427,8 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = _NEVER
         if not self._closed and not self.late:
             self._closed = True
-            self._log_verdicts()
+            if session.finished or session.refusals:
+                self._log_verdicts()
             reception.books.session(session, self.opened, monotonic(), self._end(), self._noted)
             session.disconnected()
             if self.running is not None:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from ..handler import Hook, Kind
 from ..protocol.credentials import ScramKey
 from ..protocol.envelope import Message
-from ..protocol.events import FAILED, PENDING, STORE, Decider, Verdict, Waiting
+from ..protocol.events import FAILED, PENDING, STORE, WITHOUT_SUBJECT, Decider, Verdict, Waiting
 from ..protocol.replies import Reply, SMTPError
 from ..protocol.scram import check_key
 from ..protocol.session import Session
@@ -35,7 +35,6 @@ from .threads import ThreadPool
 
 _log = logging.getLogger("fastsmtp.handler")
 _Function = Callable[..., Any]
-_Arguments = tuple[Any, ...]
 
 
 class Running(Protocol):
@@ -99,14 +98,15 @@ class Dispatcher:
     def tables(self, hooks: Mapping[str, Hook]) -> Tables:
         """Prepare the hooks of a handler class."""
         makers = {Kind.INLINE: self._inline, Kind.ASYNC: self._asynchronous, Kind.THREAD: self._threaded}
-        on_loop = {name: makers[hook.kind](name, hook.function) for name, hook in hooks.items()}
+        functions = {name: _with_subject(name, hook.function) for name, hook in hooks.items()}
+        on_loop = {name: makers[hook.kind](name, functions[name]) for name, hook in hooks.items()}
         if self._intake:
             on_loop[STORE] = self._storing(self._intake)
         in_thread = {name: _deferred(decide) for name, decide in on_loop.items()}
         for name, hook in hooks.items():
             if hook.kind is Kind.THREAD:
-                in_thread[name] = self._in_this_thread(name, hook.function)
-        return Tables(on_loop, in_thread, {name: lambda session, arguments: FAILED for name in on_loop})
+                in_thread[name] = self._in_this_thread(name, functions[name])
+        return Tables(on_loop, in_thread, {name: lambda session, subject: FAILED for name in on_loop})
 
     def seconds(self, hook: str) -> float:
         """How long a hook may take."""
@@ -126,10 +126,10 @@ class Dispatcher:
     # -- deciders on the loop -----------------------------------------------------------------------------------------
 
     def _inline(self, name: str, function: _Function) -> Decider:
-        def decide(session: Session, arguments: _Arguments) -> Any:
+        def decide(session: Session, subject: Any) -> Any:
             conversation: Any = session.driver
             try:
-                answer = conversation.context.run(function, conversation.handler, session, *arguments)
+                answer = conversation.context.run(function, conversation.handler, session, subject)
             except FAILURES as error:
                 return failure(session, name, error)
             return answer if answer is None else checked(session, name, answer)
@@ -139,25 +139,26 @@ class Dispatcher:
     def _asynchronous(self, name: str, function: _Function) -> Decider:
         start, timeout = self._tasks.start, self.seconds(name)
 
-        def decide(session: Session, arguments: _Arguments) -> Any:
+        def decide(session: Session, subject: Any) -> Any:
             conversation: Any = session.driver
             try:
-                answer = start(conversation.context, (function, (conversation.handler, session, *arguments)))
+                answer = start(conversation.context, function(conversation.handler, session, subject))
             except FAILURES as error:
                 return failure(session, name, error)
+            if answer is None:
+                return None
             if type(answer) is HookTask:
                 conversation.running = _Suspended(conversation, name, answer.task, monotonic() + timeout)
                 return PENDING
-            return answer if answer is None else checked(session, name, answer)
+            return checked(session, name, answer)
 
         return decide
 
     def _storing(self, intake: Intake) -> Decider:
         timeout = self.seconds(STORE)
 
-        def decide(session: Session, arguments: _Arguments) -> Waiting:
+        def decide(session: Session, message: Message) -> Waiting:
             conversation: Any = session.driver
-            message: Message = arguments[0]
             conversation.running = waiting = _Storing(conversation, monotonic() + timeout)
             intake.put(message, waiting.stored)
             return PENDING
@@ -167,13 +168,13 @@ class Dispatcher:
     def _threaded(self, name: str, function: _Function) -> Decider:
         """On the loop a `def` hook sends the session to a thread."""
 
-        def decide(session: Session, arguments: _Arguments) -> Any:
+        def decide(session: Session, subject: Any) -> Any:
             conversation: Any = session.driver
             # A complete message gets its verdict, and the handler its last call, however busy we are: there is one at
             # most for each session. What the session has to say anyway does not wait for a hook.
             if self.pool.is_full and name not in ("data", "closed"):
                 return FAILED if name in ("error", "timeout") else session.overloaded_reply()
-            conversation.running = _Flight(self, conversation, name, function, arguments)
+            conversation.running = _Flight(self, conversation, name, function, subject)
             session.deciders = conversation.tables.in_thread
             return PENDING
 
@@ -182,11 +183,11 @@ class Dispatcher:
     # -- deciders in a thread -----------------------------------------------------------------------------------------
 
     def _in_this_thread(self, name: str, function: _Function) -> Decider:
-        def decide(session: Session, arguments: _Arguments) -> Any:
+        def decide(session: Session, subject: Any) -> Any:
             flight: _Flight = session.driver.running  # type: ignore[attr-defined]  # a Conversation
-            session.wait(name, arguments)  # if this takes too long, the loop answers
+            session.wait(name, subject)  # if this takes too long, the loop answers
             flight.renew(self.seconds(name))
-            answer = flight.call(name, function, arguments)
+            answer = flight.call(name, function, subject)
             session.stop_waiting()
             return answer
 
@@ -196,11 +197,16 @@ class Dispatcher:
 def _deferred(decide: Decider) -> Decider:
     """A question for the loop: the thread ends there."""
 
-    def defer(session: Session, arguments: _Arguments) -> Waiting:
-        session.driver.running.deferred = (decide, arguments)  # type: ignore[attr-defined]  # a Conversation
+    def defer(session: Session, subject: Any) -> Waiting:
+        session.driver.running.deferred = (decide, subject)  # type: ignore[attr-defined]  # a Conversation
         return PENDING
 
     return defer
+
+
+def _with_subject(hook: str, function: _Function) -> _Function:
+    """A hook as every decider calls it: with a subject, also where the question has none."""
+    return (lambda handler, session, nothing: function(handler, session)) if hook in WITHOUT_SUBJECT else function
 
 
 def checked(session: Session, hook: str, answer: object) -> object:
@@ -328,21 +334,21 @@ class _Flight:
     """
 
     __slots__ = (
-        "_arguments", "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_hook", "_token", "deadline",
+        "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_hook", "_subject", "_token", "deadline",
         "deferred",
     )  # fmt: skip
 
     def __init__(
-        self, dispatcher: Dispatcher, conversation: Conversation, hook: str, function: _Function, arguments: _Arguments
+        self, dispatcher: Dispatcher, conversation: Conversation, hook: str, function: _Function, subject: Any
     ) -> None:
         self._dispatcher = dispatcher
         self._conversation = conversation
         self._hook = hook
         self._function = function
-        self._arguments = arguments
+        self._subject = subject
         self._begun = False
         self._bug: BaseException | None = None
-        self.deferred: tuple[Decider, _Arguments] | None = None  # a question for the loop
+        self.deferred: tuple[Decider, Any] | None = None  # a question for the loop
         self._token = [None]
         self.deadline = monotonic() + dispatcher.seconds(hook)
 
@@ -366,7 +372,7 @@ class _Flight:
         if not self._token:  # it was too late before it began
             return
         try:
-            self._conversation.session.answer(self.call(self._hook, self._function, self._arguments))
+            self._conversation.session.answer(self.call(self._hook, self._function, self._subject))
         except _GivenUp:
             pass
         except BaseException as error:  # a bug in the protocol must not end the thread
@@ -377,7 +383,7 @@ class _Flight:
         self.deadline = monotonic() + timeout
         self._token.append(None)
 
-    def call(self, hook: str, function: _Function, arguments: _Arguments) -> object:
+    def call(self, hook: str, function: _Function, subject: Any) -> object:
         """In the thread: run a hook.
 
         Raises:
@@ -387,7 +393,7 @@ class _Flight:
         session = conversation.session
         error = None
         try:
-            answer = conversation.context.run(function, conversation.handler, session, *arguments)
+            answer = conversation.context.run(function, conversation.handler, session, subject)
         except BaseException as raised:
             error = raised
         try:
@@ -412,8 +418,8 @@ class _Flight:
             conversation.abort(self._bug)
             return
         if self.deferred:
-            decide, arguments = self.deferred
-            answer = decide(session, arguments)
+            decide, subject = self.deferred
+            answer = decide(session, subject)
             if answer is not PENDING:
                 session.answer(answer)
         conversation.resume()

@@ -6,7 +6,8 @@ waits in each worker, with a task to its name: hooks are run as if in that task,
 suspends, the task sees that one to its end, and a new runner takes the place. To the hook it was one task all along.
 
 The runner is a generator that delegates to each hook's coroutine: so a hook that returns costs no StopIteration, which
-is a quarter of its whole price. Runs on the event loop's thread only.
+is a quarter of its whole price. Between two hooks it yields what became of the first, which nobody can take for the
+future that a hook waits for. Runs on the event loop's thread only.
 """
 
 from __future__ import annotations
@@ -19,10 +20,6 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-Job = tuple[Callable[..., Coroutine[Any, Any, object]], tuple[Any, ...]]
-"""A hook and its arguments."""
-
-
 # What a hook may end in that is its own affair. CancelledError: what it awaits was cancelled by somebody else.
 FAILURES: Final = (Exception, asyncio.CancelledError, SystemExit)
 
@@ -34,6 +31,18 @@ class Raised:
         self.error = error
 
 
+class _Returned:
+    """The result of a hook that returned something. None, which nearly all of them do, is `_NOTHING`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+_NOTHING: Final = _Returned(None)
+
+
 class HookTasks:
     """Starts the async hooks of one worker."""
 
@@ -41,7 +50,7 @@ class HookTasks:
         self._loop = loop
         self._runner = _Runner(loop)
 
-    def start(self, context: Context, job: Job) -> object:
+    def start(self, context: Context, hook: Coroutine[Any, Any, object]) -> object:
         """Run a hook until it returns, or waits for the first time.
 
         Returns:
@@ -54,17 +63,21 @@ class HookTasks:
         task = runner.task
         _enter_task(loop, task)
         try:
-            result = context.run(runner.send, job)
+            outcome = context.run(runner.send, hook)
         finally:
             _leave_task(loop, task)
-        if not runner.resting:
-            self._runner = _Runner(loop)
-            return runner.adopt(context, result)
-        if task.cancelling():  # the hook has cancelled its own task, and returned
-            self._runner = _Runner(loop)
-        if type(result) is Raised:
-            raise result.error
-        return result
+        # Hot path: a hook that returns None, and did nothing odd.
+        return None if outcome is _NOTHING and not task.cancelling() else self._see_to(runner, context, outcome)
+
+    def _see_to(self, runner: _Runner, context: Context, outcome: object) -> object:
+        if isinstance(outcome, _Returned | Raised):
+            if runner.task.cancelling():  # the hook has cancelled its own task, and returned
+                self._runner = _Runner(self._loop)
+            if isinstance(outcome, Raised):
+                raise outcome.error
+            return outcome.value
+        self._runner = _Runner(self._loop)
+        return runner.adopt(context, outcome)
 
     def close(self) -> None:
         """End the spare runner."""
@@ -82,13 +95,11 @@ class _Runner:
     """Runs hooks one after the other until one suspends, and that one to its end.
 
     Attributes:
-        resting: no hook is under way; what `send` gave is the last one's result.
-        send: runs a job to its end or first wait.
+        send: runs a hook to its end, which gives `_Returned` or `Raised`, or to its first wait, which gives a future.
         task: the task that the hooks find themselves in.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.resting = False
         self._work = self._run()
         self.send = self._work.send
         self.send(None)
@@ -98,15 +109,15 @@ class _Runner:
 
     @types.coroutine
     def _run(self) -> Generator[Any, Any, None]:
-        result: object = None
+        outcome: object = _NOTHING
         while True:
-            self.resting = True
-            function, arguments = yield result
-            self.resting = False
+            hook = yield outcome
             try:
-                result = yield from function(*arguments)
+                result = yield from hook
             except FAILURES as error:
-                result = Raised(error)
+                outcome = Raised(error)
+            else:
+                outcome = _NOTHING if result is None else _Returned(result)
 
     def adopt(self, context: Context, yielded: object) -> HookTask:
         """The hook has suspended: from here on the task drives it."""
@@ -125,20 +136,22 @@ class _Runner:
             step = partial(self._work.throw, error)
         assert self._adopted is not None
         context, yielded = self._adopted
-        result = await self._rest(context, yielded, step)
-        if type(result) is Raised and isinstance(result.error, asyncio.CancelledError):
-            raise result.error
-        return result
+        outcome = await self._rest(context, yielded, step)
+        if isinstance(outcome, _Returned):
+            return outcome.value
+        if isinstance(outcome.error, asyncio.CancelledError):
+            raise outcome.error
+        return outcome
 
     @types.coroutine
     def _rest(
         self, context: Context, yielded: object, step: Callable[[], object] | None
-    ) -> Generator[Any, Any, object]:
+    ) -> Generator[Any, Any, _Returned | Raised]:
         """Pass on what the hook waits for and what comes of it, each step in the hook's context."""
         while True:
             if step is not None:
                 yielded = context.run(step)
-                if self.resting:
+                if isinstance(yielded, _Returned | Raised):
                     return yielded
             try:
                 value = yield yielded

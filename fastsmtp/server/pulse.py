@@ -48,6 +48,7 @@ class Pulse:
     def _beat(self) -> None:
         now, cells, entrances = monotonic(), self._cells, self._reception.entrances
         cells[STAMP] = int(now * 1000)
+        self._reception.books.count()
         lag, cpu_us = max(0.0, now - self._due), int(process_time() * 1e6)
         cells[LOOP_LAG_US] = int(lag * 1e6)
         LOOP_DELAY_SECONDS.observe(cells, lag)

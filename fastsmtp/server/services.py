@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -28,7 +28,12 @@ def limits_of(config: Config) -> Limits:
 
 
 def make_service(
-    config: Config, pool: BufferPool, mechanisms: Sequence[str], clients: Clients, authzid: bool = False
+    config: Config,
+    pool: BufferPool,
+    mechanisms: Sequence[str],
+    clients: Clients,
+    tally: Callable[[bytes], object] = len,
+    authzid: bool = False,
 ) -> Service:
     """The service of a listener.
 
@@ -37,6 +42,7 @@ def make_service(
         pool: memory for messages.
         mechanisms: SASL mechanisms that the application can decide.
         clients: what is remembered of clients.
+        tally: is told the verb of each command, see `Service`.
         authzid: whether the application decides who may act for whom.
     """
     directory = config.spool_dir or tempfile.gettempdir()
@@ -58,6 +64,7 @@ def make_service(
         clients,
         time.monotonic,
         lambda: datetime.now(UTC),
+        tally,
     )
 
 

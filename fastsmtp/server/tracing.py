@@ -14,7 +14,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from ..networks import Networks
 from ..protocol.envelope import Endpoint
@@ -181,10 +181,10 @@ class TracedSession(Session):
 
     # -- what a session does ------------------------------------------------------------------------------------------
 
-    def ask(self, hook: str, *arguments: object) -> None:
+    def ask(self, hook: str, subject: Any = None) -> None:
         if hook not in _NO_COMMANDS and self.line is not self._told and self._last_code != 354:
             self._said(self.line, 0)  # before the hook works, which may take its time
-        super().ask(hook, *arguments)
+        super().ask(hook, subject)
 
     def tls_started(self, tls: TLS) -> None:
         super().tls_started(tls)

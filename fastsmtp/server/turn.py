@@ -19,39 +19,49 @@ Call = Callable[[Any], None]
 
 
 class Turn:
-    """What is still to be done in this turn of the loop, in the order in which it was asked for."""
+    """What is still to be done in this turn of the loop, in the order in which it was asked for.
+
+    Attributes:
+        works: calls to be made when all sockets are read; whoever appends one has to `schedule` the turn's end.
+        departures: calls to be made when all sessions have worked, likewise.
+        scheduled: whether the end of the turn is on its way.
+    """
+
+    __slots__ = ("_call_soon", "departures", "scheduled", "works")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
-        self._scheduled = False
-        self._work: list[tuple[Call, Any]] = []
-        self._departures: list[tuple[Call, Any]] = []
+        self.scheduled = False
+        self.works: list[tuple[Call, Any]] = []
+        self.departures: list[tuple[Call, Any]] = []
+
+    def schedule(self) -> None:
+        """See that the turn has an end."""
+        if not self.scheduled:
+            self.scheduled = True
+            self._call_soon(self.finish)
 
     def work(self, call: Call, argument: Any) -> None:
         """Have ``call(argument)`` made when all sockets are read."""
-        self._work.append((call, argument))
-        if not self._scheduled:
-            self._scheduled = True
-            self._call_soon(self.finish)
+        self.works.append((call, argument))
+        self.schedule()
 
     def leave(self, call: Call, argument: Any) -> None:
         """Have ``call(argument)`` made when all sessions have worked."""
-        self._departures.append((call, argument))
-        if not self._scheduled:
-            self._scheduled = True
-            self._call_soon(self.finish)
+        self.departures.append((call, argument))
+        self.schedule()
 
     def finish(self) -> None:
         """Do it now."""
-        self._scheduled = True  # what the work asks for belongs to this turn
-        work, self._work = self._work, []
-        for call, argument in work:
+        self.scheduled = True  # what the work asks for belongs to this turn
+        works, self.works = self.works, []
+        for call, argument in works:
             try:
                 call(argument)
             except Exception:  # a bug costs its own session at most, not the rest of the turn
                 _log.exception("a session could not go on")
-        self._scheduled = False
-        departures, self._departures = self._departures, []
+        self.scheduled = False
+        departures, self.departures = self.departures, []
         for call, argument in departures:
             try:
                 call(argument)

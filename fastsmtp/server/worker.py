@@ -247,7 +247,8 @@ class Worker:
         except ValueError as error:
             raise applications.ApplicationError(f"listener {text}: {error}") from error
         guard = LoginGuard(self._clients, reception.books, config)
-        service = make_service(config, self._pool, mechanisms, guard, self._application.checks_authzid)
+        tally = reception.books.verbs.append
+        service = make_service(config, self._pool, mechanisms, guard, tally, self._application.checks_authzid)
         return Entrance(reception, config, service, certificates, _address_of(listening), _name_of(listening))
 
     async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from fastsmtp import TLS, Endpoint, Message, Reply, Session, SMTPError
+from fastsmtp import TLS, Endpoint, Reply, Session, SMTPError
 from fastsmtp.protocol.content import ContentSpace
 from fastsmtp.protocol.events import FAILED, PENDING
 from fastsmtp.protocol.limits import Limits
@@ -61,7 +61,7 @@ class Driver:
         asks_later: Callable[[], bool] = never,
         waits: Callable[[], bool] = never,
         into_room: bool = False,
-        deciders: Mapping[str, Callable[[Session, tuple[Any, ...]], Any]] | None = None,
+        deciders: Mapping[str, Callable[[Session, Any], Any]] | None = None,
         tls: TLS | None = None,
     ) -> None:
         self.output = b""
@@ -80,22 +80,21 @@ class Driver:
         self.session.greet()
         self._settle()
 
-    def decide(self, hook: str, arguments: tuple[Any, ...]) -> object:
+    def decide(self, hook: str, subject: Any) -> object:
         """What a hook answers."""
-        return let_in(*arguments) if hook == "auth" else decide(hook, *arguments)
+        return let_in(subject) if hook == "auth" else decide(hook, subject)
 
-    def _decider(self, hook: str) -> Callable[[Session, tuple[Any, ...]], Any]:
-        def decider(session: Session, arguments: tuple[Any, ...]) -> Any:
+    def _decider(self, hook: str) -> Callable[[Session, Any], Any]:
+        def decider(session: Session, subject: Any) -> Any:
             assert session is self.session
             try:
-                answer = self.decide(hook, arguments)
+                answer = self.decide(hook, subject)
             except SMTPError as error:
                 answer = error.reply
             except RuntimeError:
                 answer = FAILED
             if hook == "data" and answer is None:
-                message: Message = arguments[0]
-                self.messages.append(delivered(message))
+                self.messages.append(delivered(subject))
             if self._asks_later():
                 self._owed = answer
                 return PENDING

@@ -170,31 +170,31 @@ class Actor(Driver):
         self.files.append(FakeFile())
         return self.files[-1]
 
-    def decide(self, hook: str, arguments: tuple[Any, ...]) -> object:
+    def decide(self, hook: str, subject: Any) -> object:
         """What a hook answers.
 
         Recipients that begin with "each" get a verdict each; those that begin with "store-" decide for the store.
         """
         match hook:
             case "auth":
-                return answer_to(*arguments)
+                return answer_to(subject)
             case "welcome":
                 told = self.session.xclient if hasattr(self, "session") else None
                 return decide("welcome", told.name or "") if told else None
             case "error":
-                return _SPOILT if arguments[0].code == 555 else None
+                return _SPOILT if subject.code == 555 else None
             case "timeout" | "closed":
                 return None
         recipients: Sequence[Recipient] = ()
         if hook in self.handed:
-            self.handed[hook].append(delivered(arguments[0]))
-            recipients = arguments[0].recipients
+            self.handed[hook].append(delivered(subject))
+            recipients = subject.recipients
         if hook == "data" and any(each.local.startswith("each") for each in recipients):
             return [decide("rcpt", each) if "-" not in each.local else None for each in recipients]
         if hook == STORE:
             words = {each.local.removeprefix("store-") for each in recipients if each.local.startswith("store-")}
             return decide("store", min(words)) if words else None
-        return decide(hook, *arguments)
+        return decide(hook, subject)
 
     def check(self) -> None:
         """Assert what must hold whenever the session waits for its client."""

@@ -199,7 +199,7 @@ def test_a_refused_chunk_takes_its_message_with_it(
 @pytest.mark.parametrize("answer", [REJECT, Reply(554, "5.7.1", "no")])
 def test_chunks_of_a_client_that_is_turned_away_are_swallowed(answer: object) -> None:
     """RFC 5321 3.1: it may only leave, and what it sends as content is no command all the same."""
-    driver = Driver(deciders={"welcome": lambda session, arguments: answer})
+    driver = Driver(deciders={"welcome": lambda session, subject: answer})
     driver.send(_bdat([b"QUIT\r\n", b"NOOP\r\n"]))
     assert [reply[:3] for reply in replies(driver.output)] == [b"554", b"503", b"503"]
     driver.send(b"BDAT x\r\nQUIT\r\n")
@@ -219,9 +219,7 @@ def test_chunks_of_a_client_that_is_turned_away_are_swallowed(answer: object) ->
 )
 def test_the_error_hook_sees_what_is_wrong_with_content(octets: bytes, expected: Reply) -> None:
     seen: list[Reply] = []
-    driver = Driver(
-        Limits(max_message_bytes=100), deciders={"error": lambda session, arguments: seen.append(arguments[0])}
-    )
+    driver = Driver(Limits(max_message_bytes=100), deciders={"error": lambda session, subject: seen.append(subject)})
     driver.send(OPENING + octets)
     assert seen == [expected]
     assert driver.output.endswith(expected.encoded)

@@ -45,11 +45,11 @@ class Application:
     def deciders(self) -> dict[str, Decider]:
         return {"data": self.data, STORE: self.store}
 
-    def data(self, session: Session, arguments: tuple[Any, ...]) -> object:
+    def data(self, session: Session, subject: Any) -> object:
         return PENDING if self._later else self._data
 
-    def store(self, session: Session, arguments: tuple[Any, ...]) -> object:
-        message: Message = arguments[0]
+    def store(self, session: Session, subject: Any) -> object:
+        message: Message = subject
         assert bytes(message.content) == b"x\r\n"
         assert message.sender.address == "a@a"
         self.stored.append([recipient.local for recipient in message.recipients])
@@ -162,7 +162,7 @@ def test_answers_that_are_none_for_each_recipient_are_a_failure(answers: object,
     driver = _driver(application, lmtp=lmtp)
     driver.session.deciders = {
         **application.deciders,
-        "data": lambda session, arguments: checked(session, "data", answers),
+        "data": lambda session, subject: checked(session, "data", answers),
     }
     assert _verdicts(driver, 2, MESSAGES["data"], lmtp) == [FAILURE] * (2 if lmtp else 1)
     assert application.stored == []
@@ -172,7 +172,7 @@ def test_verdicts_of_one_message_are_not_said_of_the_next() -> None:
     answers: list[object] = [[None, REJECT], None, [REJECT, REJECT], None]
     driver = Driver(
         service=Service(HOSTNAME, policy=Policy(lmtp=True)),
-        deciders={"data": lambda session, arguments: answers.pop(0)},
+        deciders={"data": lambda session, subject: answers.pop(0)},
     )
     said = [_verdicts(driver, 2, MESSAGES["bdat"]) for _ in range(4)]
     assert [[reply[:3] for reply in each] for each in said] == [
@@ -252,7 +252,7 @@ def test_the_protocol_has_the_name_that_a_received_field_gives_it(
 ) -> None:
     """RFC 3848, RFC 6531 4.3."""
     policy = Policy(lmtp=lmtp, starttls=True, auth_requires_tls=False)
-    driver = Driver(service=Service(HOSTNAME, policy=policy), deciders={"auth": lambda session, arguments: None})
+    driver = Driver(service=Service(HOSTNAME, policy=policy), deciders={"auth": lambda session, subject: None})
     if tls:
         driver.send((b"LHLO a" if lmtp else b"EHLO a") + b"\r\nSTARTTLS\r\n")
         driver.start_tls(TLS_FACTS)

@@ -52,11 +52,11 @@ class Envelopes:
         self.senders: list[Sender] = []
         self.recipients: list[Recipient] = []
 
-    def mail(self, session: Session, arguments: tuple[Any, ...]) -> None:
-        self.senders.append(arguments[0])
+    def mail(self, session: Session, subject: Any) -> None:
+        self.senders.append(subject)
 
-    def rcpt(self, session: Session, arguments: tuple[Any, ...]) -> None:
-        self.recipients.append(arguments[0])
+    def rcpt(self, session: Session, subject: Any) -> None:
+        self.recipients.append(subject)
 
 
 def _driver(
@@ -67,7 +67,7 @@ def _driver(
     service = Service(HOSTNAME, space, switches, policy or Policy(starttls=True), now=clock)
     driver = Driver(
         service=service,
-        deciders={"auth": lambda session, arguments: None, "mail": envelopes.mail, "rcpt": envelopes.rcpt},
+        deciders={"auth": lambda session, subject: None, "mail": envelopes.mail, "rcpt": envelopes.rcpt},
     )
     if tls:
         driver.send(STARTTLS)

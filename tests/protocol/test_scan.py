@@ -63,7 +63,7 @@ def test_a_cut_line_end_is_not_clean() -> None:
     assert line_ends_are_clean(memoryview(b"\r\n"), False)
 
 
-def test_threads_do_not_share_scratch_memory() -> None:
+def test_threads_do_not_disturb_each_other() -> None:
     clean = memoryview(b"a line of text\r\n" * 20_000)
     dirty = memoryview(b"a line of text\n\r" * 20_000)
     found: set[tuple[str, bool]] = set()

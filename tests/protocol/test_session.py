@@ -34,7 +34,7 @@ ASKS: Final = {
 
 def driver_with(hook: str, answer: object, limits: Limits | None = None) -> Driver:
     """A driver whose only hook always answers the same."""
-    return Driver(limits, deciders={hook: lambda session, arguments: answer})
+    return Driver(limits, deciders={hook: lambda session, subject: answer})
 
 
 def last(driver: Driver) -> bytes:
@@ -53,7 +53,7 @@ def test_accept_is_as_if_nobody_decided(hook: str) -> None:
 
 
 def _always(answer: object) -> Decider:
-    return lambda session, arguments: answer
+    return lambda session, subject: answer
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_an_error_hook_that_fails_changes_nothing() -> None:
 def test_the_error_hook_sees_each_refusal_of_the_protocol() -> None:
     seen: list[Reply] = []
 
-    def note(session: Session, arguments: tuple[Any, ...]) -> None:
-        seen.append(arguments[0])
+    def note(session: Session, subject: Any) -> None:
+        seen.append(subject)
 
     driver = Driver(Limits(max_message_bytes=10), deciders={"error": note, "mail": _always(REJECT)})
     driver.send(b"FOO\r\nHELO\r\nMAIL FROM:<a@a>\r\nHELO a\r\nMAIL FROM:<a@a>\r\n")
@@ -197,11 +197,11 @@ def test_overload() -> None:
 # -- what hooks see ---------------------------------------------------------------------------------------------------
 
 
-def test_the_arguments_of_hooks() -> None:
-    asked: list[tuple[str, tuple[Any, ...]]] = []
+def test_the_subjects_of_hooks() -> None:
+    asked: list[tuple[str, Any]] = []
 
-    def note(hook: str) -> Callable[[Session, tuple[Any, ...]], None]:
-        return lambda session, arguments: asked.append((hook, arguments))
+    def note(hook: str) -> Callable[[Session, Any], None]:
+        return lambda session, subject: asked.append((hook, subject))
 
     driver = Driver(deciders={hook: note(hook) for hook in (*HOOKS, STORE)})
     driver.send(b"NOOP  an argument \r\nVRFY  x\xc3\xbc \r\nHELP\r\nHELO h\r\nEHLO e\r\nRSET\r\n")
@@ -213,15 +213,15 @@ def test_the_arguments_of_hooks() -> None:
     assert [hook for hook, _ in asked] == [
         *("welcome", "noop", "vrfy", "help", "helo", "ehlo", "rset", "mail", "rcpt", "data", STORE, "timeout", "closed")
     ]
-    arguments = dict(asked)
-    assert arguments["welcome"] == arguments["rset"] == arguments["timeout"] == arguments["closed"] == ()
-    assert arguments["vrfy"] == ("x\u00fc",)
-    assert arguments["help"] == ("",)
-    assert (arguments["helo"], arguments["ehlo"]) == (("h",), ("e",))
-    assert arguments["mail"] == (Sender("A b", "a.example", size=5, body="8BITMIME", smtputf8=True),)
-    assert arguments["rcpt"] == (Recipient("Postmaster", ""),)
-    (message,) = arguments["data"]
-    assert arguments[STORE] == (message,)
+    subjects = dict(asked)
+    assert subjects["welcome"] is subjects["rset"] is subjects["timeout"] is subjects["closed"] is None
+    assert subjects["vrfy"] == "x\u00fc"
+    assert subjects["help"] == ""
+    assert (subjects["helo"], subjects["ehlo"]) == ("h", "e")
+    assert subjects["mail"] == Sender("A b", "a.example", size=5, body="8BITMIME", smtputf8=True)
+    assert subjects["rcpt"] == Recipient("Postmaster", "")
+    message = subjects["data"]
+    assert subjects[STORE] is message
     assert isinstance(message, Message)
     assert (message.id, message.size, bytes(message.content)) == ("id.1", 4, b".x\r\n")
     assert message.content.readonly
@@ -258,7 +258,7 @@ def test_ids_are_unique_within_a_session() -> None:
 def test_recipients_are_shown_as_they_are_accepted() -> None:
     counts: list[int] = []
 
-    def count(session: Session, arguments: tuple[Any, ...]) -> None:
+    def count(session: Session, subject: Any) -> None:
         assert session.envelope is not None
         counts.append(len(session.envelope.recipients))
 
@@ -283,8 +283,8 @@ def test_recipients_are_shown_as_they_are_accepted() -> None:
 def test_only_what_the_data_hook_accepts_is_stored(data: object, store: object, reply: bytes, stored: bool) -> None:
     asked: list[object] = []
 
-    def keep(session: Session, arguments: tuple[Any, ...]) -> object:
-        asked.append(arguments[0])
+    def keep(session: Session, subject: Any) -> object:
+        asked.append(subject)
         return store
 
     driver = Driver(deciders={"data": _always(data), STORE: keep})
@@ -295,7 +295,7 @@ def test_only_what_the_data_hook_accepts_is_stored(data: object, store: object, 
 
 def test_a_reply_of_one_message_is_not_said_to_the_next() -> None:
     answers = [Reply(250, "2.6.0", "mine"), None]
-    driver = Driver(deciders={"data": lambda session, arguments: answers.pop(0), STORE: _always(None)})
+    driver = Driver(deciders={"data": lambda session, subject: answers.pop(0), STORE: _always(None)})
     driver.send(MESSAGE * 2)
     assert last(driver) == b"250 2.0.0 accepted, id.2\r\n"
 
@@ -333,7 +333,7 @@ def test_shut_down() -> None:
 
 def test_disconnected_in_mid_data() -> None:
     closed: list[bool] = []
-    driver = Driver(deciders={"closed": lambda session, arguments: closed.append(session.envelope is None)})
+    driver = Driver(deciders={"closed": lambda session, subject: closed.append(session.envelope is None)})
     driver.send(OPENING + b"DATA\r\nx\r\n.")
     driver.session.disconnected()
     assert closed == [True]

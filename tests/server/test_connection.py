@@ -107,6 +107,7 @@ def test_a_half_close_in_the_middle_of_a_command(tmp_path: Path) -> None:
 def test_scans_and_resets_leave_no_trace(tmp_path: Path) -> None:
     """standards.md T06: a port scan is one line at most."""
     with running(tmp_path, "--store=discard:", "--max-connections=50") as server:
+        server.wait_for_log("try it: .*\n")  # the last line of the start
         log = server.log
         for _ in range(200):
             server.connect().reset()

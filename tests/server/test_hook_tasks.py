@@ -57,7 +57,7 @@ async def _start(
 
     def begin() -> None:
         try:
-            result = tasks.start(context or contextvars.copy_context(), (hook, arguments))
+            result = tasks.start(context or contextvars.copy_context(), hook(*arguments))
         except BaseException as error:
             outcome = Started(error=error)
         else:

@@ -231,7 +231,7 @@ def test_a_queue_is_shown_if_there_is_one(tmp_path: Path, browser: webdriver.Chr
             browser,
             "const real = window.fetch; window.fetch = async (...asked) => {"
             " const status = await (await real(...asked)).json();"
-            " return new Response(JSON.stringify({...status, queue: {due: 3, deferred: 1500}})); };",
+            " return new Response(JSON.stringify({...status, queue: {items: {due: 3, deferred: 1500}}})); };",
         )
         until(lambda: browser.find_element(By.ID, "queue-card").is_displayed(), "the queue")
         assert read(browser, "queue").split() == ["due", "3", "deferred", "1,500"]

@@ -154,8 +154,7 @@ function showCounted(name, label = (text) => text, classOf = () => "") {
 
 function showQueue(queue) {
   element("queue-card").hidden = queue === undefined || queue === null;
-  const states = Array.isArray(queue) ? queue.map(({ state, count }) => [state, count]) : Object.entries(queue ?? {});
-  const counts = states.filter(([, count]) => typeof count === "number");
+  const counts = Object.entries(queue?.items ?? {});
   const most = Math.max(0, ...counts.map(([, count]) => count));
   element("queue").replaceChildren(...counts.map(([state, count]) => bar(state, count, most, "", "")));
 }

@@ -104,7 +104,7 @@ export class History {
     const now = this.last.totals[name];
     const then = this.first.totals[name];
     return Object.entries(now)
-      .filter(([label, total]) => total > 0 && label !== "any")
+      .filter(([, total]) => total > 0)
       .map(([label, total]) => [label, difference(total, then[label]), total])
       .sort((one, other) => other[1] - one[1] || other[2] - one[2]);
   }
