@@ -37,6 +37,7 @@ class Example(Handler):
 
 def _take(browser: webdriver.Chrome, name: str, width: int, height: int, scale: float, phone: bool = False) -> None:
     """So much of the page, in CSS pixels; no height: all of it."""
+    browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     look_through(browser, width, height or 4000, scale, phone)
     height = height or int(browser.execute_script("return document.body.getBoundingClientRect().bottom"))
     look_through(browser, width, height, scale, phone)
