@@ -161,15 +161,19 @@ def test_what_happens_to_workers_is_told(tmp_path: Path, browser: webdriver.Chro
         admin = AdminClient.of(server)
         opened(browser, admin)
         before = admin.pids()
-        clients = [server.greeted() for _ in range(8)]  # so that an old worker stays for a while
+        clients = [server.greeted() for _ in range(16)]  # so that the old workers stay for a while
         admin.post("/reload")
         until(lambda: "Reload done" in read(browser, "events"), "the reload")
-        events = read(browser, "events")
         new = [pid for pid in admin.pids() if pid not in before]
-        assert all(f"pid {pid} serves" in events for pid in new)
-        draining = [each["pid"] for slot in (0, 1) for each in admin.processes(slot) if each["state"] == "draining"]
-        assert draining
-        assert [pid for pid in draining if "draining" not in rows(browser).get(pid, "")] == []  # two in one slot
+        until(lambda: all(f"pid {pid} serves" in read(browser, "events") for pid in new), "they serve")
+
+        def draining_ones() -> list[int]:
+            return [each["pid"] for slot in (0, 1) for each in admin.processes(slot) if each["state"] == "draining"]
+
+        draining = until(draining_ones, "those with clients drain")
+        until(  # two in one slot
+            lambda: all("draining" in rows(browser).get(pid, "") for pid in draining), "the table shows them"
+        )
         for client in clients:
             client.quit()
         until(lambda: all(f"pid {pid} has left" in read(browser, "events") for pid in draining), "they leave")
