@@ -17,12 +17,12 @@ FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl chromium chromedriver
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl chromium chromium-driver fonts-dejavu-core
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean
+.PHONY: help run test fuzz conformance lint format settings metrics screenshots lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 
 settings: $(VENV)/.installed-dev ## write docs/settings.md anew
 	$(BIN)/python docs/make_settings.py
+
+# Takes a minute or two: plots need something to show.
+screenshots: $(VENV)/.installed-dev ## take docs/images/page-*.png anew, in Chromium under a small load
+	$(BIN)/python docs/make_screenshots.py
 
 metrics: $(VENV)/.installed-dev ## write docs/metrics.md anew
 	$(BIN)/python docs/make_metrics.py

@@ -26,10 +26,12 @@ It reads memory that the workers share, so it answers while they are busy or sto
 
 | path | method | answer |
 |---|---|---|
+| `/` | GET | a page for people: see [below](#the-page) |
 | `/metrics` | GET | what is below, as Prometheus text or OpenMetrics, by the Accept field |
 | `/livez` | GET | 200 while master and admin process live |
 | `/readyz` | GET | 200 if each slot has a worker that serves and the server does not drain; else 503 and why |
 | `/status` | GET | all of it as JSON: the server, each process, what each slot and all together have counted |
+| `/trace` | GET | the dialogue of sessions as it happens, see [below](#traces); needs the same right as POST |
 | `/reload` | POST | 202; as HUP: the workers are replaced |
 | `/stop` | POST | 202; as TERM: sessions may end, then the server does. 409 if it drains already |
 
@@ -42,10 +44,68 @@ put a proxy in front.
     fastsmtp ctl reload       # waits; exit code 1 if it was given up
     fastsmtp ctl stop
     fastsmtp healthcheck      # exit code 0 if /readyz says 200
+    fastsmtp top              # live, in a terminal; needs pip install 'fastsmtp[top]'
+    fastsmtp trace            # what clients and server say, as it happens
 
 They find the server by `--admin`, else by the same settings as the server: `FASTSMTP_ADMIN`, `FASTSMTP_ADMIN_TOKEN`,
 or the TOML file. Without an admin process `healthcheck` connects to the first listener and expects a 220. `--json`
 prints JSON.
+
+## The page
+
+`http://127.0.0.1:8025/` shows the last five minutes as plots, each process, what was refused, and what happens while
+somebody looks: workers that are replaced or die, a server that drains, a full store, stress. It needs nothing from
+elsewhere: its scripts and styles come from the server, and its policy forbids the rest.
+
+![The page on a desktop](images/page-desktop.png)
+
+<img src="images/page-phone.png" alt="The page on a phone" width="260">
+
+`fastsmtp top` shows the same in a terminal; `--once` prints one frame, for scripts. Rates and quantiles are of the time
+between two looks. A quantile is interpolated within a bucket, as Prometheus does it.
+
+## Traces
+
+    fastsmtp trace --peer 192.0.2.0/24
+    fastsmtp trace --rcpt example.com --duration 60 --json
+    fastsmtp trace --listener 127.0.0.1:2525
+
+Shows sessions that begin from now on and match all that is asked for: every command, every reply, TLS, how it ended.
+With `--rcpt` a session is shown from the moment at which such a recipient was named, with what was said before. Of AUTH
+only verb and mechanism are shown, of responses and challenges nothing, of content the number of octets.
+
+Workers begin to trace within a second. Several traces may run at a time, up to 8. While nobody traces it costs nothing;
+who reads too slowly loses records, and is told how many (`dropped`). A worker that cannot get rid of a record counts it
+in `fastsmtp_trace_records_total{outcome="dropped"}`; no session waits.
+
+`/trace` takes `peer`, `rcpt`, `listener` and `duration` (seconds) in its query and gives JSON, one object a line. Each
+has `time` (Unix seconds) and `event`; those of a session `session` and `worker`.
+
+| event | has | |
+|---|---|---|
+| `tracing` | `worker` | this worker traces from now on |
+| `begin` | `peer`, `local`, `listener`, `tls` | a client has connected |
+| `command` | `line` | what the client said |
+| `content` | `octets` | content of a message has arrived |
+| `reply` | `lines` | what the server said |
+| `tls` | `version`, `cipher` | a handshake is done |
+| `end` | `end`, `messages` | the session is over, with so many messages accepted |
+| `dropped` | `records` | so many were lost |
+| `over` | | the duration has passed |
+
+## Prometheus
+
+```yaml
+scrape_configs:
+  - job_name: fastsmtp
+    static_configs:
+      - targets: ["127.0.0.1:8025"]
+rule_files:
+  - prometheus-alerts.yml
+```
+
+[prometheus-alerts.yml](prometheus-alerts.yml) has rules to begin with: a server or worker that is missing, dies or
+hangs, reloads that were given up, a full store, stress, slow messages, refused logins.
 
 ## Names
 

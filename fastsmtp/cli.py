@@ -100,13 +100,25 @@ def _healthcheck() -> click.Command:
     return healthcheck
 
 
+def _top() -> click.Command:
+    from fastsmtp.top_command import top
+
+    return top
+
+
+def _trace() -> click.Command:
+    from fastsmtp.trace_command import trace
+
+    return trace
+
+
 def _user() -> click.Command:
     from fastsmtp.user_commands import user
 
     return user
 
 
-_ELSEWHERE = {"ctl": _ctl, "healthcheck": _healthcheck, "user": _user}
+_ELSEWHERE = {"ctl": _ctl, "healthcheck": _healthcheck, "top": _top, "trace": _trace, "user": _user}
 
 
 class _Commands(click.Group):

@@ -3,135 +3,40 @@
 from __future__ import annotations
 
 import functools
-import http.client
 import json
-import os
 import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from .config import Config, ConfigError, Listen, load
+from .admin_client import (
+    CONTROL_OPTIONS,
+    OPTIONS,
+    TIME,
+    AdminClient,
+    Command,
+    NoAnswerError,
+    connect,
+    find_admin,
+    load_settings,
+    with_options,
+)
+from .config import Config, ConfigError, Listen
 
 _POLL = 0.1  # seconds between two looks at a reload
 _MAX_LINE = 4096  # octets of a line from an SMTP server
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-class _NoAnswerError(Exception):
-    """The server does not answer, or not with what was asked for."""
-
-
-class _Admin:
-    """The admin process at an address.
-
-    Args:
-        address: HOST:PORT or unix:PATH.
-        token: for control over TCP.
-        timeout: seconds for each answer.
-    """
-
-    def __init__(self, address: str, token: str | None, timeout: float) -> None:
-        self.address = address
-        self._listen = Listen.parse(address)
-        self._token = token
-        self._timeout = timeout
-
-    def request(self, method: str, path: str) -> tuple[int, str]:
-        """Ask; returns the status and the body.
-
-        Raises:
-            _NoAnswerError: there is no answer.
-        """
-        fields = {"Authorization": f"Bearer {self._token}"} if self._token and method == "POST" else {}
-        connection = http.client.HTTPConnection("localhost", timeout=self._timeout)
-        try:
-            connection.sock = _connect(self._listen, self._timeout)
-            connection.request(method, path, headers=fields)
-            response = connection.getresponse()
-            return response.status, response.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
-            raise _NoAnswerError(f"{self.address}: {error or type(error).__name__}") from None
-        finally:
-            connection.close()
-
-    def status(self) -> dict[str, Any]:
-        """What /status says.
-
-        Raises:
-            _NoAnswerError: it says nothing.
-        """
-        code, body = self.request("GET", "/status")
-        try:
-            if code == 200:
-                found: dict[str, Any] = json.loads(body)
-                return found
-        except ValueError:
-            pass
-        raise _NoAnswerError(f"{self.address}: no status of fastsmtp, but {code} {body[:80].strip()}")
-
-    def order(self, path: str) -> str:
-        """Have the server do something; returns its answer.
-
-        Raises:
-            _NoAnswerError: it will not.
-        """
-        code, body = self.request("POST", path)
-        if code != 202:
-            raise _NoAnswerError(f"{self.address}: {body.strip()[:200]}")
-        return body.strip()
-
-
-def _connect(at: Listen, timeout: float) -> socket.socket:
-    if at.path is None:
-        return socket.create_connection((_EVERYWHERE.get(at.host, at.host), at.port), timeout)
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(timeout)
-    try:
-        connection.connect(at.path)
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 class _Given(NamedTuple):
     """What the options of a command say."""
 
-    admin: _Admin
+    admin: AdminClient
     as_json: bool
-
-
-def _load(admin: str | None, token: str | None, config: Path | None) -> Config:
-    try:
-        return load({"admin": admin, "admin_token": token}, os.environ, config).config
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-
-
-_Command = Callable[..., None]
-_TIME = click.FloatRange(0.1, 3600)
-_OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
-    click.option("--admin", metavar="ADDRESS", help="Where the server's admin is; else as for serve."),
-    click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file, as for serve."),
-    click.option("--timeout", type=_TIME, default=5.0, metavar="SECONDS", show_default=True, help="Time to wait."),
-)
-_CONTROL_OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
-    *_OPTIONS,
-    click.option("--token", metavar="TOKEN", help="For control over TCP; better in FASTSMTP_ADMIN_TOKEN."),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-)
-
-
-def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 # -- ctl -------------------------------------------------------------------------------------------------------------
@@ -145,25 +50,20 @@ def ctl() -> None:
     """
 
 
-def _command(name: str) -> Callable[[_Command], click.Command]:
+def _command(name: str) -> Callable[[Command], click.Command]:
     """A command of `ctl`; its function gets the server and what options it has of its own."""
 
-    def make(function: _Command) -> click.Command:
+    def make(function: Command) -> click.Command:
         @functools.wraps(function)
         def run(
             admin: str | None, token: str | None, config: Path | None, timeout: float, as_json: bool, **own: Any
         ) -> None:
-            settings = _load(admin, token, config)
-            if settings.admin is None:
-                raise click.UsageError(
-                    "no admin address: give --admin, or set FASTSMTP_ADMIN; the server needs it, too"
-                )
             try:
-                function(_Given(_Admin(settings.admin, settings.admin_token, timeout), as_json), **own)
-            except _NoAnswerError as error:
+                function(_Given(find_admin(admin, token, config, timeout), as_json), **own)
+            except NoAnswerError as error:
                 raise click.ClickException(str(error)) from None
 
-        return ctl.command(name)(_with(_CONTROL_OPTIONS, run))
+        return ctl.command(name)(with_options(CONTROL_OPTIONS, run))
 
     return make
 
@@ -216,7 +116,7 @@ def workers(given: _Given) -> None:
 
 @_command("reload")
 @click.option("--wait/--no-wait", default=True, help="Wait until it is done, as is the default.")
-@click.option("--wait-timeout", type=_TIME, default=300.0, metavar="SECONDS", show_default=True, help="For that.")
+@click.option("--wait-timeout", type=TIME, default=300.0, metavar="SECONDS", show_default=True, help="For that.")
 def reload(given: _Given, wait: bool, wait_timeout: float) -> None:
     """Replace all workers: application and certificates are loaded anew.
 
@@ -233,7 +133,7 @@ def reload(given: _Given, wait: bool, wait_timeout: float) -> None:
         sys.exit(1)
 
 
-def _wait_for_reload(admin: _Admin, before: object, until: float) -> dict[str, Any]:
+def _wait_for_reload(admin: AdminClient, before: object, until: float) -> dict[str, Any]:
     while time.monotonic() < until:
         found = admin.status()
         if found["totals"]["reloads"] != before:
@@ -264,31 +164,31 @@ def _healthcheck(admin: str | None, config: Path | None, timeout: float) -> None
 
     Asks the admin process if the settings name one; else connects to a listener and expects a 220.
     """
-    settings = _load(admin, None, config)
+    settings = load_settings(admin, None, config)
     try:
         if settings.admin:
-            _ask_admin(_Admin(settings.admin, None, timeout))
+            _ask_admin(AdminClient(settings.admin, None, timeout))
         else:
             _ask_listener(settings, timeout)
-    except (_NoAnswerError, OSError, ConfigError) as error:
+    except (NoAnswerError, OSError, ConfigError) as error:
         click.echo(f"not healthy: {error or type(error).__name__}", err=True)
         sys.exit(1)
 
 
-healthcheck = click.command("healthcheck")(_with(_OPTIONS, _healthcheck))
+healthcheck = click.command("healthcheck")(with_options(OPTIONS, _healthcheck))
 
 
-def _ask_admin(admin: _Admin) -> None:
+def _ask_admin(admin: AdminClient) -> None:
     code, body = admin.request("GET", "/readyz")
     if code != 200:
-        raise _NoAnswerError(body.strip()[:200])
+        raise NoAnswerError(body.strip()[:200])
 
 
 def _ask_listener(settings: Config, timeout: float) -> None:
     """A connection to the first listener; one that wants to hear from a proxy only where there is no other."""
     listeners = [(at, settings.for_listener(at)) for at in map(Listen.parse, settings.listen)]
     at, own = min(listeners, key=lambda each: each[1].proxy_protocol)
-    with _connect(at, timeout) as connection:
+    with connect(at, timeout) as connection:
         if own.proxy_protocol:
             connection.sendall(b"PROXY UNKNOWN\r\n")
         if own.implicit_tls:
@@ -310,7 +210,7 @@ def _expect_banner(connection: socket.socket) -> None:
     with connection.makefile("rb") as lines:
         banner = lines.readline(_MAX_LINE)
         if not banner.startswith(b"220"):
-            raise _NoAnswerError(f"expected a banner, got {banner.decode('ascii', 'replace').strip() or 'nothing'}")
+            raise NoAnswerError(f"expected a banner, got {banner.decode('ascii', 'replace').strip() or 'nothing'}")
         while banner[3:4] == b"-":
             banner = lines.readline(_MAX_LINE)
         connection.sendall(b"QUIT\r\n")

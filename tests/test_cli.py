@@ -256,6 +256,8 @@ def test_user_commands_are_part_of_the_command_line(monkeypatch: pytest.MonkeyPa
         "serve",
         "ctl",
         "healthcheck",
+        "top",
+        "trace",
         "user",
     ]
     assert "Edit a users file." in commands

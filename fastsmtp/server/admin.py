@@ -16,54 +16,70 @@ import signal
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Final, NamedTuple
 
 from .columns import State
-from .http import HTTPServer, Request, Response, text
+from .http import HTTPServer, Request, Response, Stream, text
 from .metrics import Metrics
+from .page_files import page_files
 from .scoreboard import Scoreboard
 from .status import Facts, status, why_not_ready
+from .trace_link import TraceLink
+from .trace_streams import TraceStreams, read_trace
 
+_JSON_LINES: Final = "application/jsonl"
 _log = logging.getLogger("fastsmtp.admin")
 
 
-def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts) -> int:
+def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, link: TraceLink) -> int:
     """Be the admin process until TERM. In the child process; returns the exit code."""
-    asyncio.run(_main(listening, Admin(scoreboard, facts)))
+    link.keep_receiver()
+    asyncio.run(_main(listening, scoreboard, facts, TraceStreams(link)))
     return 0
 
 
-async def _main(listening: socket.socket, admin: Admin) -> None:
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await HTTPServer(admin.answer).serve(listening, stopped)
+async def _main(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, traces: TraceStreams) -> None:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    traces.start(loop)
+    await HTTPServer(Admin(scoreboard, facts, traces).answer).serve(listening, stopped)
+
+
+class _Path(NamedTuple):
+    method: str
+    needs_control: bool  # the right to control the server
+    show: Callable[[Request], Response | Stream]
 
 
 class Admin:
     """What there is to ask for."""
 
-    def __init__(self, scoreboard: Scoreboard, facts: Facts) -> None:
+    def __init__(self, scoreboard: Scoreboard, facts: Facts, traces: TraceStreams) -> None:
         self._scoreboard = scoreboard
         self._facts = facts
+        self._traces = traces
         self._metrics = Metrics(scoreboard)
         self._told_to_stop = False
-        self._paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
-            "/metrics": ("GET", self._show_metrics),
-            "/livez": ("GET", self._show_life),
-            "/readyz": ("GET", self._show_readiness),
-            "/status": ("GET", self._show_status),
-            "/reload": ("POST", self._reload),
-            "/stop": ("POST", self._stop),
+        self._paths = {
+            "/metrics": _Path("GET", False, self._show_metrics),
+            "/livez": _Path("GET", False, self._show_life),
+            "/readyz": _Path("GET", False, self._show_readiness),
+            "/status": _Path("GET", False, self._show_status),
+            "/trace": _Path("GET", True, self._trace),  # mail addresses are not for everybody
+            "/reload": _Path("POST", True, self._reload),
+            "/stop": _Path("POST", True, self._stop),
+            **{path: _Path("GET", False, file.show) for path, file in page_files().items()},
         }
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> Response | Stream:
         """The response to a request."""
         if request.path not in self._paths:
             return text(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._paths)}")
-        method, show = self._paths[request.path]
+        method, needs_control, show = self._paths[request.path]
         if (request.method if request.method != "HEAD" else "GET") != method:
             allowed = "GET, HEAD" if method == "GET" else method
             return text(HTTPStatus.METHOD_NOT_ALLOWED, f"allowed: {allowed}", {"Allow": allowed})
-        if method == "POST" and not self._may_control(request):
+        if needs_control and not self._may_control(request):
             _log.warning("%s refused: without the token", request.path)
             return text(HTTPStatus.FORBIDDEN, "control needs the unix socket, or Authorization: Bearer TOKEN")
         return show(request)
@@ -93,6 +109,18 @@ class Admin:
     def _show_status(self, request: Request) -> Response:
         body = json.dumps(status(self._scoreboard, self._facts), indent=1).encode()
         return Response(HTTPStatus.OK, body + b"\n", "application/json")
+
+    def _trace(self, request: Request) -> Response | Stream:
+        try:
+            wanted, duration = read_trace(request.query, self._facts.listeners)
+        except ValueError as error:
+            return text(HTTPStatus.BAD_REQUEST, str(error))
+        if request.method == "HEAD":
+            return Response(HTTPStatus.OK, b"", _JSON_LINES)
+        if self._traces.is_full:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "too many traces at a time")
+        _log.info("a trace begins: %s", wanted.text)
+        return Stream(lambda: self._traces.trace(wanted, duration), _JSON_LINES)
 
     # -- control ------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from .children import BackOff, die_with_master, how_it_ended
 from .listeners import Listener
 from .scoreboard import Scoreboard
 from .status import Facts
+from .trace_link import TraceLink
 
 _END_TIME: Final = 3.0  # seconds to leave when it is told to; then it is killed
 _BACKLOG: Final = 128  # connections that wait for accept
@@ -37,14 +38,15 @@ def listen(config: Config) -> Listener | None:
         os.umask(before)
 
 
-def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts) -> int:
+def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts, traces: TraceLink | None) -> int:
     """In the child: be the admin process; returns the exit code."""
     die_with_master()
     # Here, not above: workers need none of it. No file of the user's stands in for a module that comes now.
     sys.path = [each for each in sys.path if each not in ("", os.getcwd())]
     from . import admin
 
-    return admin.run(listener.socket_of(0), scoreboard, facts)
+    assert traces is not None  # made with the listener
+    return admin.run(listener.socket_of(0), scoreboard, facts, traces)
 
 
 class AdminChild:

@@ -27,6 +27,7 @@ from .columns import (
     RECIPIENTS_ACCEPTED,
     RECIPIENTS_REFUSED,
     REPLIES_2XX,
+    SESSIONS_BY_END,
     TLS_HANDSHAKES_COMPLETED,
     TLS_HANDSHAKES_FAILED,
     TLS_SESSIONS_1_2,
@@ -100,6 +101,7 @@ class Books:
 
     def session(self, session: Session, began: float, now: float, end: str, messages: bool) -> None:
         """A session has ended; `messages`: whether its messages have lines of their own, so that it needs none."""
+        self.cells[SESSIONS_BY_END[end]] += 1
         said = session.last_words
         if said is not None and said.code >= 400:
             self.cells[refusal_index(said)] += 1

@@ -102,8 +102,8 @@ def _gauge(
     return _family(name, Kind.GAUGE, help, metric=metric, scale=scale, combine=combine)()
 
 
-def _counter(name: str, help: str, *labels: str) -> Family:
-    return _family(name, Kind.COUNTER, help, *labels)
+def _counter(name: str, help: str, *labels: str, scale: float = 1) -> Family:
+    return _family(name, Kind.COUNTER, help, *labels, scale=scale)
 
 
 class Histogram:
@@ -151,6 +151,7 @@ RELOAD_FAILURE: Final = _fact(
 OPEN_CONNECTIONS: Final = _gauge("open_connections", "Connections open now.")
 HOOKS_PENDING: Final = _gauge("hooks_pending", "Hooks for threads that are queued or running.")
 THREADS_BUSY: Final = _gauge("threads_busy", "Threads that run a hook.")
+THREADS: Final = _gauge("threads", "Threads that may run hooks.")
 LOOP_LAG_US: Final = _gauge(
     "loop_lag_seconds", "How late the event loop ran a timer, looked at each second.", scale=1e-6, combine=max
 )
@@ -168,6 +169,13 @@ REFUSED_PER_CLIENT: Final = _refused("per_client")
 REFUSED_EARLY_TALKER: Final = _refused("early_talker")
 REFUSED_PROXY: Final = _refused("proxy")
 REFUSED_TLS_HANDSHAKE: Final = _refused("tls_handshake")
+
+_sessions = _counter("sessions", "Sessions that have ended, by who ended them; quit: the client said QUIT.", "end")
+SESSIONS_BY_END: Final = {
+    "quit": _sessions("quit"),
+    "closed by client": _sessions("closed_by_client"),
+    "closed by server": _sessions("closed_by_server"),
+}
 
 _messages = _counter("messages", "Messages that got their verdict, the reply to the end of data.", "outcome")
 MESSAGES_ACCEPTED: Final = _messages("accepted")
@@ -208,6 +216,12 @@ TLS_SESSIONS_1_3: Final = _tls_sessions("1.3")
 _logins = _counter("logins", "Attempts to log in that were decided.", "outcome")
 LOGINS_ACCEPTED: Final = _logins("accepted")
 LOGINS_REFUSED: Final = _logins("refused")
+
+CPU_US: Final = _counter("cpu_seconds", "CPU time that workers have used, looked at each second.", scale=1e-6)()
+
+_trace_records = _counter("trace_records", "Records of traced sessions, see fastsmtp trace.", "outcome")
+TRACE_RECORDS_SENT: Final = _trace_records("sent")
+TRACE_RECORDS_DROPPED: Final = _trace_records("dropped")
 
 # The master counts these two, in its own row.
 OF_THE_MASTER: Final = ("worker_deaths", "reloads")
@@ -253,7 +267,10 @@ MESSAGE_SIZE_BYTES: Final = Histogram(
 )
 STORE_SECONDS: Final = Histogram("store_seconds", "From a message's verdict to the store's answer.", 1e-6, *_SECONDS)
 HOOK_SECONDS: Final = Histogram("hook_seconds", "From a hook's question to its answer.", 1e-6, *_SECONDS, 300.0)
-HISTOGRAMS: Final = (MESSAGE_SECONDS, MESSAGE_SIZE_BYTES, STORE_SECONDS, HOOK_SECONDS)
+LOOP_DELAY_SECONDS: Final = Histogram(
+    "loop_delay_seconds", "How late the event loop ran a timer, each second.", 1e-6, *_SECONDS
+)
+HISTOGRAMS: Final = (MESSAGE_SECONDS, MESSAGE_SIZE_BYTES, STORE_SECONDS, HOOK_SECONDS, LOOP_DELAY_SECONDS)
 
 WIDTH: Final = -(-len(COLUMNS) // 8) * 8
 """Cells of a row: whole cache lines of 64 octets, so that no two processes write to the same one."""

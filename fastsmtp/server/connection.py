@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from time import monotonic
-from typing import Final
+from typing import ClassVar, Final
 
 from ..protocol.envelope import Endpoint
 from ..protocol.replies import EARLY_TALKER, Reply
@@ -70,6 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         "tables",
     )  # fmt: skip
 
+    session_type: ClassVar[type[Session]] = Session  # that of `tracing` tells what it does
     session: Session
     handler: object
     tables: Tables
@@ -136,7 +137,7 @@ class Connection(asyncio.BufferedProtocol):
             _log.exception("no handler could be made for %s", peer)
             refusal = entrance.service.replies.too_busy
         deciders = {} if refusal else self.tables.on_loop
-        self.session = Session(
+        self.session = self.session_type(
             entrance.service,
             deciders,
             self,

@@ -84,6 +84,7 @@ class Entrance:
         service: the server as its sessions see it.
         certificates: for TLS; None without.
         local: the listener's address, where it has only one; else None.
+        address: as the log names it.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class Entrance:
         service: Service,
         certificates: Certificates | None,
         local: Endpoint | None,
+        address: str,
     ) -> None:
         self.reception: Final = reception
         self.config: Final = config
         self.service: Final = service
         self.certificates: Final = certificates
         self.local: Final = local
+        self.address: Final = address
         self.greet_wait: Final = max(config.greet_wait, 0.05 if config.early_talker == "reject" else 0.0)
         self.stressed = False
         self.handshake_timeout = config.tls_handshake_timeout

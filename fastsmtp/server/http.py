@@ -1,7 +1,8 @@
 """The little HTTP/1.1 (RFC 9112) that the admin process needs: one request on a connection, one response, close.
 
 Guarantees: whatever is sent, a client has at most `_REQUEST_TIME` seconds and `_MAX_HEAD` octets for its request, and
-no client disturbs another. What is not plainly right is refused; nothing is guessed.
+no client disturbs another. What is not plainly right is refused; nothing is guessed. A response is made at once, or is
+a stream that goes on until its maker or the client ends it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -43,14 +44,18 @@ class Request:
 
     Attributes:
         path: without the query.
+        query: what stands behind the question mark.
         fields: header fields, names in lower case.
         local: whether it came over a unix socket.
+        minor: the digit behind the dot of the client's HTTP version.
     """
 
     method: str
     path: str
     fields: Mapping[str, str]
     local: bool = False
+    query: str = ""
+    minor: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,18 @@ class Response:
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
     fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A response whose body comes piece by piece, and does not end by itself.
+
+    Attributes:
+        pieces: of the body; closed when the client goes away. A client that does not read is waited for.
+    """
+
+    pieces: Callable[[], AsyncGenerator[bytes]]
+    content_type: str
 
 
 def text(status: HTTPStatus, line: str, fields: Mapping[str, str] | None = None) -> Response:
@@ -92,7 +109,8 @@ def parse_head(head: bytes, local: bool = False) -> Request:
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     if minor != "0" and "host" not in fields:  # RFC 9112 3.2
         raise RequestError(HTTPStatus.BAD_REQUEST, "no Host field")
-    return Request(method, target.partition("?")[0], fields, local)
+    path, _, query = target.partition("?")
+    return Request(method, path, fields, local, query, int(minor))
 
 
 def _body_length(request: Request) -> int:
@@ -113,7 +131,7 @@ class HTTPServer:
         answer: makes the response to a request; must not block. What it raises is logged, and answered with 500.
     """
 
-    def __init__(self, answer: Callable[[Request], Response]) -> None:
+    def __init__(self, answer: Callable[[Request], Response | Stream]) -> None:
         self._answer = answer
         self._clients: set[asyncio.Task[None]] = set()
 
@@ -129,7 +147,9 @@ class HTTPServer:
         await stopped.wait()
         server.close()
         if self._clients:
-            await asyncio.wait(self._clients, timeout=_LINGER_TIME)
+            _, streaming = await asyncio.wait(self._clients, timeout=_LINGER_TIME)
+            for each in streaming:
+                each.cancel()
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, local: bool) -> None:
         task = asyncio.current_task()
@@ -145,54 +165,99 @@ class HTTPServer:
             writer.transport.abort()  # what was to be said is said
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, local: bool) -> None:
-        response, without_body = await self._respond(reader, local)
+        response, request = await self._respond(reader, local)
         if response is None:
             return
-        writer.write(_encode(response, without_body))
-        async with asyncio.timeout(_RESPONSE_TIME):
-            await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
-        async with asyncio.timeout(_LINGER_TIME):  # a reset would swallow the response
-            while await reader.read(_MAX_HEAD):
-                pass
+        if isinstance(response, Stream):
+            await _stream(response, request is not None and request.minor > 0, reader, writer)
+            return
+        writer.write(_encode(response, request is not None and request.method == "HEAD"))
+        await _part(reader, writer)
 
-    async def _respond(self, reader: asyncio.StreamReader, local: bool) -> tuple[Response | None, bool]:
-        """The response, and whether it is one to HEAD."""
+    async def _respond(
+        self, reader: asyncio.StreamReader, local: bool
+    ) -> tuple[Response | Stream | None, Request | None]:
+        """The response, and the request if it was one."""
         if len(self._clients) > _MAX_CLIENTS:
-            return text(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at a time"), False
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at a time"), None
         try:
             async with asyncio.timeout(_REQUEST_TIME):
                 request = parse_head(await reader.readuntil(b"\r\n\r\n"), local)
                 await reader.readexactly(_body_length(request))
         except RequestError as error:
-            return text(error.status, str(error)), False
+            return text(error.status, str(error)), None
         except asyncio.LimitOverrunError:
-            return text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {_MAX_HEAD} octets"), False
+            return text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {_MAX_HEAD} octets"), None
         except TimeoutError:
-            return text(HTTPStatus.REQUEST_TIMEOUT, "the request did not end in time"), False
+            return text(HTTPStatus.REQUEST_TIMEOUT, "the request did not end in time"), None
         except asyncio.IncompleteReadError as error:
             incomplete = text(HTTPStatus.BAD_REQUEST, "the request is not complete")
-            return incomplete if error.partial else None, False
+            return incomplete if error.partial else None, None
         try:
             response = self._answer(request)
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
             response = text(HTTPStatus.INTERNAL_SERVER_ERROR, "failed; the log says why")
-        _log.debug("%s %s: %d", request.method, request.path, response.status)
-        return response, request.method == "HEAD"
+        status = response.status if isinstance(response, Response) else HTTPStatus.OK
+        _log.debug("%s %s: %d", request.method, request.path, status)
+        return response, request
+
+
+async def _stream(stream: Stream, chunked: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send piece after piece until one side has had enough. HTTP/1.0 has no chunks: there the close is the end."""
+    fields = {"Content-Type": stream.content_type, **({"Transfer-Encoding": "chunked"} if chunked else {})}
+    writer.write(_encode_head(HTTPStatus.OK, fields))
+
+    async def send() -> None:
+        async with aclosing(stream.pieces()) as pieces:
+            async for piece in pieces:
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                await writer.drain()
+
+    sending, listening = asyncio.create_task(send()), asyncio.create_task(_listen(reader))
+    try:
+        await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+            listening.cancel()
+            await asyncio.wait((listening,))
+            writer.write(b"0\r\n\r\n" if chunked else b"")
+            await _part(reader, writer)
+    finally:
+        sending.cancel()
+        listening.cancel()
+        await asyncio.gather(sending, listening, return_exceptions=True)
+
+
+async def _part(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """All is said: see that it arrives."""
+    async with asyncio.timeout(_RESPONSE_TIME):
+        await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    async with asyncio.timeout(_LINGER_TIME):  # a reset would swallow the response
+        await _listen(reader)
+
+
+async def _listen(reader: asyncio.StreamReader) -> None:
+    """Until the client has closed; what it still says does not matter."""
+    while await reader.read(_MAX_HEAD):
+        pass
 
 
 def _encode(response: Response, without_body: bool) -> bytes:
+    length = {} if response.status is HTTPStatus.NOT_MODIFIED else {"Content-Length": str(len(response.body))}
+    head = _encode_head(response.status, {"Content-Type": response.content_type, **length, **response.fields})
+    return head + (b"" if without_body else response.body)
+
+
+def _encode_head(status: HTTPStatus, own: Mapping[str, str]) -> bytes:
     fields = {
         "Date": formatdate(usegmt=True),
-        "Content-Type": response.content_type,
-        "Content-Length": str(len(response.body)),
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         "Connection": "close",
-        **response.fields,
+        **own,
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    status = f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
-    return f"{status}{head}\r\n".encode("latin-1") + (b"" if without_body else response.body)
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{head}\r\n".encode("latin-1")

@@ -33,6 +33,7 @@ from .columns import RELOAD_FAILURE, RELOADS_DONE, RELOADS_GIVEN_UP, WORKER_DEAT
 from .listeners import BindError, Listener
 from .scoreboard import Scoreboard
 from .status import Facts
+from .trace_link import TraceLink
 
 EXIT_OK: Final = 0
 EXIT_CUT: Final = worker.EXIT_CUT
@@ -105,6 +106,7 @@ class Master:
         self._scoreboard = Scoreboard(slots)
         self._scoreboard.master.begin()
         self._counts = ClientCounts(self._scoreboard.rows, config.auth_failures_window)
+        self._traces = TraceLink() if admin else None
         self._admin = AdminChild(admin, lambda: self._fork_admin(admin)) if admin else None
         self._children: dict[int, Child] = {}
         self._reloading = False
@@ -149,6 +151,8 @@ class Master:
                 listener.close()
             if self._admin:
                 self._admin.listener.close()
+            if self._traces:
+                self._traces.close()
             os.close(wake)
             os.close(bell)
         return self._exit_code
@@ -232,7 +236,7 @@ class Master:
 
     def _fork_admin(self, listener: Listener) -> int:
         facts = Facts(os.getpid(), tuple(map(str, self._listeners)), str(listener), self._config.admin_token)
-        return self._fork("admin", None, lambda: admin_child.be_admin(listener, self._scoreboard, facts))
+        return self._fork("admin", None, lambda: admin_child.be_admin(listener, self._scoreboard, facts, self._traces))
 
     def _spawn(self, slot: int, replaces: Child | None = None) -> None:
         """Start a worker; the slot must have room."""
@@ -245,7 +249,7 @@ class Master:
             if self._admin:
                 self._admin.listener.keep(None)
             clients = self._counts.open(row.number)
-            return worker.run(self._config, slot, sockets, clients, row, self._target, pipe)
+            return worker.run(self._config, slot, sockets, clients, row, self._target, pipe, self._traces)
 
         pid = self._fork(f"worker {slot}", slot, be_worker)
         os.close(pipe)

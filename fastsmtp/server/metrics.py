@@ -99,7 +99,7 @@ def _gauge(family: Family, slots: Sequence[Slot]) -> Metric:
 def _counter(family: Family, totals: Sequence[int]) -> Metric:
     metric = CounterMetricFamily(PREFIX + family.metric, family.help, labels=family.labels)
     for column in family.columns:
-        metric.add_metric(column.labels, totals[column.index])
+        metric.add_metric(column.labels, totals[column.index] * family.scale)
     return metric
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from time import monotonic
+from time import monotonic, process_time
 from typing import Final
 
 from .columns import (
+    CPU_US,
     HOOKS_PENDING,
+    LOOP_DELAY_SECONDS,
     LOOP_LAG_US,
     MAIL_REFUSED,
     OPEN_CONNECTIONS,
     RSS_BYTES,
     STAMP,
     STRESSED,
+    THREADS,
     THREADS_BUSY,
 )
 from .reception import Reception
@@ -34,6 +37,7 @@ class Pulse:
         self._pool = reception.dispatcher.pool
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)
         self._due = monotonic()
+        self._cpu_us = 0  # that are in the books
         self._timer = loop.call_soon(self._beat)
 
     def stop(self) -> None:
@@ -45,10 +49,15 @@ class Pulse:
         now, cells, entrances = monotonic(), self._cells, self._reception.entrances
         cells[STAMP] = int(now * 1000)
         self._reception.books.count()
-        cells[LOOP_LAG_US] = int(max(0.0, now - self._due) * 1e6)
+        lag, cpu_us = max(0.0, now - self._due), int(process_time() * 1e6)
+        cells[LOOP_LAG_US] = int(lag * 1e6)
+        LOOP_DELAY_SECONDS.observe(cells, lag)
+        cells[CPU_US] += cpu_us - self._cpu_us
+        self._cpu_us = cpu_us
         cells[OPEN_CONNECTIONS] = len(self._reception.connections)
         cells[HOOKS_PENDING] = self._pool.pending
         cells[THREADS_BUSY] = self._pool.busy
+        cells[THREADS] = self._reception.config.threads
         cells[RSS_BYTES] = int(os.pread(self._statm, 128, 0).split()[1]) * resource.getpagesize()
         cells[STRESSED] = any(entrance.stressed for entrance in entrances)
         cells[MAIL_REFUSED] = any(entrance.service.mail_refusal is not None for entrance in entrances)

@@ -23,7 +23,9 @@ from .dispatch import Dispatcher, Tables
 from .turn import Turn
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .entrance import Entrance
+    from .tracing import Tracer
 
 SWEEP_INTERVAL: Final = 1.0  # seconds
 _RECEIVE_BYTES: Final = 65536
@@ -59,6 +61,10 @@ class Reception:
         turn: what is to be done in a turn of the loop.
         clients: counts of connections and failures, over all workers.
         free_bytes: tells the room that the store has.
+        connection_type: what a connection is in its last room.
+
+    Attributes:
+        tracer: while somebody traces; `connection_type` then is another one, too.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Reception:
         turn: Turn,
         clients: Clients,
         free_bytes: Callable[[], int | None],
+        connection_type: type[Connection],
     ) -> None:
         self.config: Final = config
         self.application: Final = application
@@ -78,6 +85,8 @@ class Reception:
         self.turn: Final = turn
         self.clients: Final = clients
         self._free_bytes: Final = free_bytes
+        self.connection_type = connection_type
+        self.tracer: Tracer | None = None
         self.entrances: Final[list[Entrance]] = []
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
         # says what it read right behind it. So an idle session has none.

@@ -10,8 +10,12 @@ import asyncio
 
 from ..protocol.envelope import Endpoint
 from ..protocol.tls import TLS
-from .connection import Connection
 from .entrance import Entrance
+
+
+def connect(entrance: Entrance) -> asyncio.BaseProtocol:
+    """The last room, for a connection that needs no other: traced while somebody traces."""
+    return entrance.reception.connection_type(entrance)
 
 
 def come_in(
@@ -32,7 +36,7 @@ def come_in(
         octets: what was read already.
         tls: what was negotiated.
     """
-    connection = Connection(entrance, peer, local, tls)
+    connection = entrance.reception.connection_type(entrance, peer, local, tls)
     transport.set_protocol(connection)
     connection.connection_made(transport)
     rest = memoryview(octets)

@@ -48,6 +48,7 @@ def status(scoreboard: Scoreboard, facts: Facts) -> dict[str, Any]:
         "state": server.state.name.lower(),
         "started": server.started,
         "uptime_seconds": max(0, int(time.time()) - server.started),
+        "clock_seconds": time.monotonic(),
         "listeners": list(facts.listeners),
         "admin": facts.admin,
         "workers": [_worker(slot) for slot in scoreboard.slots()],
@@ -99,16 +100,20 @@ def _process(process: Process) -> dict[str, Any]:
 
 
 def counted(cells: Sequence[int]) -> dict[str, Any]:
-    """Counters and histograms by name; of the refusals those that there were."""
+    """Counters and histograms by name; of the refusals those that there were.
+
+    A histogram has its bounds in base units, and the values between each two of them: one more than there are bounds.
+    """
     result: dict[str, Any] = {family.name: _counter(family, cells) for family in families(Kind.COUNTER)}
     for each in HISTOGRAMS:
         count, total = sum(cells[each.first : each.sum]), cells[each.sum] * each.family.scale
-        result[each.family.name] = {"count": count, "sum": total}
+        bounds, buckets = list(each.bounds), list(cells[each.first : each.sum])
+        result[each.family.name] = {"count": count, "sum": total, "bounds": bounds, "buckets": buckets}
     return result
 
 
-def _counter(family: Family, cells: Sequence[int]) -> int | dict[str, int]:
+def _counter(family: Family, cells: Sequence[int]) -> float | dict[str, int]:
     if not family.labels:
-        return cells[family.columns[0].index]
+        return cells[family.columns[0].index] * family.scale
     by_label = {column.labels[0]: cells[column.index] for column in family.columns}
     return {label: count for label, count in by_label.items() if count} if family.name == "refusals" else by_label

@@ -48,9 +48,12 @@ from .intake import Intake
 from .preamble import Preamble
 from .pulse import Pulse
 from .reception import Reception
+from .rooms import connect
 from .scoreboard import Row
 from .services import make_service
 from .threads import ThreadPool
+from .trace_link import TraceLink
+from .tracing import Tracer
 from .turn import Turn
 
 EXIT_DRAINED: Final = 0
@@ -71,6 +74,7 @@ def run(
     row: Row,
     target: object | None,
     report: int,
+    traces: TraceLink | None = None,
 ) -> int:
     """Be a worker until told to stop. In the child process.
 
@@ -82,19 +86,23 @@ def run(
         row: our part of the scoreboard.
         target: the application, or None to load what the settings name.
         report: the pipe's file descriptor; it is written and closed when we serve.
+        traces: who traces sessions is heard there; None: nobody can.
 
     Returns:
         The exit code.
     """
     die_with_master()
     row.begin()
+    if traces:
+        traces.keep_sender()
     faulthandler.enable()
     sys.unraisablehook = _ignore_odd_names
     try:
         if target is None and config.app:
             target = applications.load(config.app)
         users = UsersFile(Path(config.users)) if config.users else None
-        worker = Worker(config, slot, sockets, clients, row, Application(target, users), lambda: _report_ready(report))
+        application = Application(target, users)
+        worker = Worker(config, slot, sockets, clients, row, application, lambda: _report_ready(report), traces)
     except (applications.ApplicationError, UsersFileError) as error:
         _log.critical("%s", error)
         return EXIT_CANNOT_LOAD
@@ -138,6 +146,7 @@ class Worker:
         row: Row,
         application: Application,
         report_ready: Callable[[], None],
+        traces: TraceLink | None,
     ) -> None:
         self._config = config
         self._slot = slot
@@ -146,6 +155,7 @@ class Worker:
         self._row = row
         self._application = application
         self._report_ready = report_ready
+        self._traces = traces
         self._certificates: list[Certificates] = []
         self._pool = BufferPool()
         self._told_to_stop = asyncio.Event()
@@ -206,11 +216,14 @@ class Worker:
             )
             access_log = AccessLog(1, config.log_format, loop.call_later)
             stack.callback(access_log.flush)
+            books = Books(self._row, access_log)
             reception = Reception(
-                config, self._application, dispatcher, Books(self._row, access_log), turn, self._clients, free_bytes
+                config, self._application, dispatcher, books, turn, self._clients, free_bytes, Connection
             )
             stack.callback(reception.stop_sweeping)
             stack.callback(Pulse(loop, self._row, reception).stop)
+            if self._traces:
+                stack.callback(Tracer(loop, self._traces, self._row, self._slot, reception).stop)
             yield reception
 
     def _build(self, reception: Reception, text: str, listening: socket.socket) -> Entrance:
@@ -236,7 +249,7 @@ class Worker:
         guard = LoginGuard(self._clients, reception.books, config)
         tally = reception.books.verbs.append
         service = make_service(config, self._pool, mechanisms, guard, tally, self._application.checks_authzid)
-        return Entrance(reception, config, service, certificates, _address_of(listening))
+        return Entrance(reception, config, service, certificates, _address_of(listening), _name_of(listening))
 
     async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:
         loop, backlog = asyncio.get_running_loop(), self._config.backlog
@@ -284,7 +297,7 @@ def _first_room(config: Config) -> Callable[[Entrance], asyncio.BaseProtocol]:
     """Where a new connection comes in."""
     if config.proxy_protocol:
         return Preamble
-    return Handshake if config.implicit_tls else Connection
+    return Handshake if config.implicit_tls else connect
 
 
 def _unknown() -> None:
@@ -297,3 +310,9 @@ def _address_of(listening: socket.socket) -> Endpoint | None:
         return Endpoint("unix", 0)
     name = listening.getsockname()
     return None if name[0] in ("0.0.0.0", "::") else Endpoint(name[0], name[1])
+
+
+def _name_of(listening: socket.socket) -> str:
+    """A listener's address as the log names it."""
+    name = listening.getsockname()
+    return f"unix:{name}" if listening.family == socket.AF_UNIX else Listen(name[0], name[1]).address

@@ -24,11 +24,16 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "handler": {"protocol"},
     "users": {"protocol"},
     "user_commands": {"users"},
-    "control_commands": {"config"},
+    "admin_client": {"config"},
+    "control_commands": {"config", "admin_client"},
+    "interval": set(),
+    "top_view": {"interval"},
+    "top_command": {"admin_client", "interval", "top_view"},
+    "trace_command": {"admin_client"},
     "store": {"protocol", "handler"},
     "server": {"protocol", "handler", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
-    "cli": {"server", "config", "user_commands", "control_commands"},
+    "cli": {"server", "config", "user_commands", "control_commands", "top_command", "trace_command"},
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -65,7 +70,7 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 def test_the_order_has_no_circle() -> None:
     order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands", "store"]
-    order += ["control_commands"]
+    order += ["admin_client", "control_commands", "interval", "top_view", "top_command", "trace_command"]
     order += ["server", "serving", "cli", "__main__"]
     for position, part in enumerate(order):
         assert MAY_IMPORT[part] <= set(order[:position])

@@ -37,6 +37,12 @@ class AdminClient:
         host, _, port = server.wait_for_log(r"admin at (127\.0\.0\.1:\d+)")[0][1].rpartition(":")
         return cls((host, int(port)))
 
+    @property
+    def host_and_port(self) -> str:
+        """Of an address of TCP."""
+        assert isinstance(self._address, tuple)
+        return "{}:{}".format(*self._address)
+
     def connect(self) -> socket.socket:
         if isinstance(self._address, Path):
             connection = socket.socket(socket.AF_UNIX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from http import HTTPStatus
 
 import pytest
@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastsmtp.server import http
-from fastsmtp.server.http import HTTPServer, Request, RequestError, Response, parse_head, text
+from fastsmtp.server.http import HTTPServer, Request, RequestError, Response, Stream, parse_head, text
 
 
 def test_a_request() -> None:
     head = b"GET /status?x=1 HTTP/1.1\r\nHost: a\r\nAccept:text/plain \t\r\nACCEPT: */*\r\nX-Empty:\r\n\r\n"
     fields = {"host": "a", "accept": "text/plain, */*", "x-empty": ""}
-    assert parse_head(head) == Request("GET", "/status", fields)
+    assert parse_head(head) == Request("GET", "/status", fields, query="x=1")
 
 
 def test_http_1_0_needs_no_host() -> None:
-    assert parse_head(b"HEAD / HTTP/1.0\r\n\r\n", local=True) == Request("HEAD", "/", {}, True)
+    assert parse_head(b"HEAD / HTTP/1.0\r\n\r\n", local=True) == Request("HEAD", "/", {}, True, minor=0)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_nothing_but_a_refusal_comes_of_octets(octets: bytes) -> None:
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
 
 
-def _talk(talk: Talk, answer: Callable[[Request], Response]) -> bytes:
+def _talk(talk: Talk, answer: Callable[[Request], Response | Stream]) -> bytes:
     """What a client gets from a server that gives these answers."""
 
     async def run() -> bytes:
@@ -138,6 +138,60 @@ def test_a_bug_is_answered_with_500(caplog: pytest.LogCaptureFixture) -> None:
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"secret" not in answer
     assert "GET /bug failed" in caplog.text
+
+
+async def _pieces() -> AsyncGenerator[bytes]:
+    yield b"one\n"
+    yield b"two\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "body"), [(b"1.1", b"4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n"), (b"1.0", b"one\ntwo\n")]
+)
+def test_a_stream_ends_as_its_version_wants_it(version: bytes, body: bytes) -> None:
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/" + version + b"\r\nHost: a\r\n\r\n")
+        return await reader.read()
+
+    head, _, rest = _talk(ask, lambda request: Stream(_pieces, "text/plain")).partition(b"\r\n\r\n")
+    assert rest == body
+    assert (b"Transfer-Encoding: chunked" in head) is (version == b"1.1")
+    assert b"Content-Length" not in head
+
+
+def test_a_stream_is_closed_when_its_reader_goes_away() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes]:
+        try:
+            yield b"begun"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        await reader.readuntil(b"begun")
+        writer.close()
+        async with asyncio.timeout(5):
+            await closed.wait()
+        return b""
+
+    _talk(leave, lambda request: Stream(endless, "text/plain"))
+    assert closed.is_set()
+
+
+def test_a_stream_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> AsyncGenerator[bytes]:
+        yield b"begun"
+        raise ZeroDivisionError
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        return await reader.read()
+
+    assert _talk(ask, lambda request: Stream(failing, "text/plain")).endswith(b"begun")
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_response_under_way_leaves_when_it_is_stopped() -> None:

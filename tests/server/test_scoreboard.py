@@ -91,8 +91,17 @@ def test_sums_of_histograms_are_in_base_units() -> None:
     row.observe(MESSAGE_SECONDS, 1000)
     row.observe(MESSAGE_SIZE_BYTES, 5000)
     found = counted(row.cells.tolist())
-    assert found["message_seconds"] == {"count": 2, "sum": 1000.25}
-    assert found["message_size_bytes"] == {"count": 1, "sum": 5000}
+    assert (found["message_seconds"]["count"], found["message_seconds"]["sum"]) == (2, 1000.25)
+    assert (found["message_size_bytes"]["count"], found["message_size_bytes"]["sum"]) == (1, 5000)
+
+
+def test_buckets_of_histograms_lie_between_their_bounds() -> None:
+    row = Scoreboard(1).take(0)
+    row.observe(MESSAGE_SIZE_BYTES, 1000)
+    row.observe(MESSAGE_SIZE_BYTES, 2**30)
+    found = counted(row.cells.tolist())["message_size_bytes"]
+    assert (found["bounds"][0], found["bounds"][-1]) == (2**10, 2**26)
+    assert found["buckets"] == [1, *[0] * (len(found["bounds"]) - 1), 1]
 
 
 # -- rows ------------------------------------------------------------------------------------------------------------
@@ -208,10 +217,10 @@ from fastsmtp.server.columns import CONNECTIONS, MESSAGE_SECONDS
 
 serve = worker.run
 
-def counting(config, slot, sockets, clients, row, target, report):
+def counting(config, slot, sockets, clients, row, *rest):
     row.cells[CONNECTIONS] += 1
     row.observe(MESSAGE_SECONDS, 0.5)
-    return serve(config, slot, sockets, clients, row, target, report)
+    return serve(config, slot, sockets, clients, row, *rest)
 
 worker.run = counting
 
@@ -242,7 +251,7 @@ def test_counts_survive_killed_and_replaced_workers(tmp_path: Path) -> None:
         until(lambda: admin.get("/readyz").status == 200, "the successor serves")
         totals = admin.status()["totals"]
         assert totals["connections"] == 2 + 5 * 2 + 1
-        assert totals["message_seconds"] == {"count": 13, "sum": 6.5}
+        assert (totals["message_seconds"]["count"], totals["message_seconds"]["sum"]) == (13, 6.5)
         assert totals["worker_deaths"] == 1
         assert [worker["totals"]["connections"] for worker in admin.status()["workers"]] == [6, 7]
 

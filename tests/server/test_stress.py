@@ -89,7 +89,7 @@ def test_little_time_under_stress(
     config = Config.of(hostname="mx.example", **settings)
     reception = _Reception()
     service = make_service(config, BufferPool(), [], NoMemory())
-    entrance = Entrance(cast(Reception, reception), config, service, None, None)
+    entrance = Entrance(cast(Reception, reception), config, service, None, None, "")
 
     def times() -> tuple[float, float]:
         entrance.look_at_the_clock(2000.0)
