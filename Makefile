@@ -22,10 +22,11 @@ SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean
+.PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean \
+	bench-check bench-baseline
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="..."
 	exec $(BIN)/fastsmtp serve $(ARGS)
@@ -43,6 +44,13 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
+
+# Counts of instructions, which do not depend on how fast or busy the machine is. ARGS: see loadtest/bench/instructions.py
+bench-check: $(VENV)/.installed-dev ## fail if a message takes more instructions than the baseline, or than AGAINST=revision
+	$(BIN)/python -m loadtest.bench.instructions $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
+
+bench-baseline: $(VENV)/.installed-dev ## write the baseline of bench-check anew, for this interpreter
+	$(BIN)/python -m loadtest.bench.instructions --write $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, formatting and types
 	$(BIN)/ruff check . $(SCRIPTS)
