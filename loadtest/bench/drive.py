@@ -56,12 +56,14 @@ class Scenario:
         flights: one message, or what stands for one.
         per_session: whether a client has a new connection for each of them.
         messages: how many are counted by default, enough that single events do not show.
+        clients: connections at a time.
     """
 
     handler: type[Handler]
     flights: Sequence[Flight]
     per_session: bool
     messages: int
+    clients: int = 20
 
 
 SCENARIOS: Final = {
@@ -75,7 +77,7 @@ SCENARIOS: Final = {
     "pipelined-threads": Scenario(ThreadHooks, dialogues.pipelined(5120, 1), False, 400),
     "recipients": Scenario(AsyncHooks, dialogues.pipelined(5120, 20), False, 100),
     "bdat": Scenario(AsyncHooks, dialogues.chunked(5120), False, 400),
-    "large": Scenario(AsyncHooks, dialogues.in_turn(LARGE), False, 40),
+    "large": Scenario(AsyncHooks, dialogues.in_turn(LARGE), False, 40, clients=4),
     "refused": Scenario(RefusingHooks, dialogues.refused(), True, 100),
 }
 
@@ -203,21 +205,15 @@ async def entrance(handler: type[Handler]) -> AsyncIterator[Entrance]:
             yield worker._build(reception, _LISTEN, listening)
 
 
-async def drive(
-    scenario: Scenario,
-    messages: int,
-    clients: int,
-    begin: Callable[[], None],
-    end: Callable[[], None],
-) -> int:
+async def drive(scenario: Scenario, messages: int, begin: Callable[[], None], end: Callable[[], None]) -> int:
     """Play a scenario: warm up, then what counts between `begin` and `end`.
 
     Returns:
         How many messages that was: a multiple of the number of clients.
     """
-    rounds = max(1, messages // clients)
+    rounds = max(1, messages // scenario.clients)
     async with entrance(scenario.handler) as place:
-        crowd = Clients(place, clients)
+        crowd = Clients(place, scenario.clients)
         await crowd.play(crowd.messages(scenario, max(3, rounds // 10)))
         _calm_the_collector()
         begin()
@@ -225,13 +221,13 @@ async def drive(
         end()
         await crowd.play(crowd.quit())
         await asyncio.sleep(0)
-    return rounds * clients
+    return rounds * scenario.clients
 
 
-def run(name: str, messages: int, clients: int, begin: Callable[[], None], end: Callable[[], None]) -> int:
+def run(scenario: Scenario, messages: int, begin: Callable[[], None], end: Callable[[], None]) -> int:
     """`drive` on a loop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(drive(SCENARIOS[name], messages, clients, begin, end))
+        return runner.run(drive(scenario, messages, begin, end))
 
 
 def divert_access_log() -> None:
@@ -245,14 +241,14 @@ def divert_access_log() -> None:
     sys.stdout = cast(Any, os.fdopen(printing, "w", buffering=1))
 
 
-def _timed(name: str, messages: int | None, clients: int) -> None:
-    wanted = messages or 50 * SCENARIOS[name].messages
+def _timed(name: str, messages: int | None) -> None:
+    scenario = SCENARIOS[name]
     times: list[float] = []
 
     def look() -> None:
         times.append(time.process_time())
 
-    count = run(name, wanted, clients, look, look)
+    count = run(scenario, messages or 50 * scenario.messages, look, look)
     print(f"{name:18s} {(times[1] - times[0]) * 1e6 / count:8.1f} us of CPU per message ({count} messages)")
 
 
@@ -261,7 +257,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.drive", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("scenario", nargs="*", choices=[[], *SCENARIOS], help="default: all")
     parser.add_argument("--messages", type=int, help="how many are counted")
-    parser.add_argument("--clients", type=int, default=20, help="connections at a time")
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     arguments = parser.parse_args()
     if arguments.list:
@@ -269,7 +264,7 @@ def main() -> None:
         return
     divert_access_log()
     for name in arguments.scenario or SCENARIOS:
-        _timed(name, arguments.messages, arguments.clients)
+        _timed(name, arguments.messages)
 
 
 if __name__ == "__main__":
