@@ -7,8 +7,8 @@
 
 A count does not depend on how fast the machine is or on what else it does: two runs differ by less than 0.2 %. But it
 belongs to one build of the interpreter, so the baseline has a row for each, and an interpreter that has none gets exit
-code 2. Counted is what `loadtest.bench.drive` drives: no kernel, no network. Each scenario has a process of its own, for
-the interpreter specialises its byte code for what it has seen, and would remember the scenario before.
+code 2. Counted is what `loadtest.bench.drive` drives: no kernel, no network. Each scenario has its own process, for the
+interpreter specialises its byte code for what it has seen, and would remember the scenario before.
 """
 
 from __future__ import annotations
