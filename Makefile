@@ -23,7 +23,7 @@ SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean \
-	bench-check bench-baseline
+	bench bench-report bench-check bench-baseline
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
+
+# With another interpreter: make bench PYTHON=python3.13 VENV=.venv-3.13
+bench: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installed ## measure beside other servers, ten minutes; scenarios in ARGS="..."
+	$(BIN)/python -m loadtest.bench --peer-python $(VENV)-bench/bin/python --json build/bench/results.json $(ARGS)
+
+bench-report: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installed ## measure everything and write docs/benchmarks.md anew, half an hour
+	$(VENV)-bench/bin/python -m loadtest.bench.measurements --python $(BIN)/python $(ARGS)
+	$(VENV)-bench/bin/python -m loadtest.bench.report
 
 # Counts of instructions, which do not depend on how fast or busy the machine is. ARGS: see loadtest/bench/instructions.py
 bench-check: $(VENV)/.installed-dev ## fail if a message takes more instructions than the baseline, or than AGAINST=revision
@@ -101,7 +109,7 @@ system-deps: ## install the programs that the tests use, from Debian
 	else echo "neither root nor sudo: as root, run 'make system-deps'" >&2; exit 1; fi
 
 clean: ## remove what the other targets made, but not mail
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz $(VENV)-bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -128,4 +136,19 @@ $(VENV)-fuzz/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-fuzz
 	$(VENV)-fuzz/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
 		atheris hypothesis --editable '.[auth]'
+	@touch $@
+
+# aiosmtpd is measured; matplotlib draws; py-spy profiles.
+$(VENV)-bench/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		aiosmtpd matplotlib py-spy --editable .
+	@touch $@
+
+# Servers in Node.js are measured where there is npm, and left out where there is none.
+build/bench/npm/.installed:
+	@mkdir -p $(@D)
+	@if command -v npm >/dev/null; then \
+		npm install --prefix $(@D) --no-audit --no-fund --loglevel=error Haraka smtp-server; \
+	else echo "no npm: Haraka and smtp-server are left out"; fi
 	@touch $@

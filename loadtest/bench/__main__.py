@@ -19,6 +19,7 @@ from loadtest.bench.tables import Rows, overview, table
 
 IDLE: Final = (4000, 10000)
 OTHERS: Final = ("idle", "starttls", "durable", "busy")
+KNOWN: Final = (*throughput.SCENARIOS, *OTHERS)
 
 
 def _idle(everybody: Sequence[Peer], count: int) -> Rows:
@@ -77,8 +78,7 @@ def measure(names: Sequence[str], python: str, peer_python: str, rounds: int, sc
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=(__doc__ or "").split("\n")[0])
-    known = [*throughput.SCENARIOS, *OTHERS]
-    parser.add_argument("scenario", nargs="*", choices=[[], *known], help="default: all")
+    parser.add_argument("scenario", nargs="*", choices=[[], *KNOWN], help="default: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of messages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="one that has aiosmtpd and uvloop")
     arguments = parser.parse_args()
     results = measure(
-        arguments.scenario or known, arguments.python, arguments.peer_python, arguments.rounds, arguments.scale
+        arguments.scenario or KNOWN, arguments.python, arguments.peer_python, arguments.rounds, arguments.scale
     )
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Final
 from loadtest.bench.processes import Server, free_port
 from loadtest.bench.programs import BUILD, ROOT, SOURCES, compiled, found
 
+MOST_SESSIONS: Final = 20000  # that a scenario opens at one server
 NODE_MODULES: Final = BUILD / "npm" / "node_modules"
 _NO_SETTINGS: Final = {"PYTHONPATH": str(ROOT)}
 Command = tuple[Sequence[str], Mapping[str, str]]
@@ -49,6 +50,7 @@ def fastsmtp(python: str, application: str, *flags: str, workers: int = 1) -> Ca
         settings = [flag.format(directory=directory) for flag in flags]
         listen = f"127.0.0.1:{port}"
         argv = [python, "-m", "fastsmtp", "serve", application, "--listen", listen, "--workers", str(workers)]
+        argv.append(f"--max-connections={MOST_SESSIONS}")
         return [*argv, *settings], _NO_SETTINGS
 
     return command
@@ -60,7 +62,7 @@ def _floor(port: int, directory: Path) -> Command:
 
 def _smtp_sink(port: int, directory: Path) -> Command:
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    return [found("smtp-sink") or "", *user, "-m", "20000", f"127.0.0.1:{port}", "4096"], {}
+    return [found("smtp-sink") or "", *user, "-m", str(MOST_SESSIONS), f"127.0.0.1:{port}", "4096"], {}
 
 
 def _aiosmtpd(python: str) -> Callable[[int, Path], Command]:
@@ -76,6 +78,7 @@ def _haraka(port: int, directory: Path) -> Command:
     """Haraka reads its settings from files."""
     for name in ("config", "plugins"):
         (directory / name).mkdir()
+    shutil.copy(NODE_MODULES / "Haraka" / "config" / "connection.ini", directory / "config")
     shutil.copy(SOURCES / "peer_servers" / "haraka_accept.js", directory / "plugins" / "accept.js")
     settings = {
         "smtp.ini": f"listen=127.0.0.1:{port}\n",

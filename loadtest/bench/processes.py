@@ -1,4 +1,4 @@
-"""A server that is measured: started, watched through /proc, ended. Only what we started is ever signalled, by its pid."""
+"""A server that is measured: started, watched through /proc, ended. Only what we started is ever signalled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -80,9 +79,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self.stop()
 
     def _wait_until_ready(self, banner: bool) -> None:
@@ -90,7 +87,7 @@ class Server:
         while not self._answers(banner):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self._log.seek(0)
-                raise RuntimeError(f"{self.name} did not come up\n{self._log.read().decode(errors='replace')[-2000:]}")
+                raise RuntimeError(f"{self.name} did not come up\n{self._log.read().decode(errors='replace')[:600]}")
             time.sleep(0.05)
         time.sleep(_SETTLE_SECONDS)
 

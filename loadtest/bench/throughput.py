@@ -1,8 +1,8 @@
 """CPU time per message against the floor's, and what a client sees.
 
 The servers are measured in turn, round by round (floor, A, B, floor, A, B, ...), so that a drift of the machine's speed
-meets all of them. The figure to quote is `x_floor`: CPU time of the server (user and system, with all its processes) per
-message, divided by the floor's in the same round; the median of the rounds. It does not depend on how fast the load
+meets all of them. The figure to quote is `x_floor`: CPU time of the server (user and system, with all its processes)
+per message, divided by the floor's in the same round; the median of the rounds. It does not depend on how fast the load
 generator is, and little on what else the machine does. Messages/s and latencies do.
 """
 
@@ -93,9 +93,10 @@ class _Contender:
         self._server = server
         self._options = scenario.options_for(peer)
         self.rows: list[Row] = []
-        wanted = max(_FEWEST, int(scenario.messages * scale))
-        rate = load(server, max(_FEWEST, wanted // 10), self._options)["rate"]  # warms it up
-        self._messages = int(min(wanted, max(_FEWEST, rate * _SLOWEST_RUN)))
+        fewest = min(_FEWEST, scenario.messages)
+        wanted = max(fewest, int(scenario.messages * scale))
+        rate = load(server, max(fewest, wanted // 10), self._options)["rate"]  # warms it up
+        self._messages = int(min(wanted, max(fewest, rate * _SLOWEST_RUN)))
 
     def run(self) -> None:
         """Measure once more."""
