@@ -26,7 +26,6 @@ import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -145,12 +144,12 @@ def compare(counts: Mapping[str, int], baseline: Mapping[str, int], tolerance: f
     return over
 
 
-def read_baseline(path: Path = BASELINE) -> dict[str, Counts]:
+def read_baseline(path: Path) -> dict[str, Counts]:
     """The committed counts, by build of the interpreter."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write_baseline(counts: Counts, path: Path = BASELINE) -> None:
+def write_baseline(counts: Counts, path: Path) -> None:
     """Keep these counts for this interpreter; those of others stay."""
     build, known = build_of_interpreter(), read_baseline(path)
     known[build] = {**known.get(build, {}), **counts}
@@ -167,17 +166,9 @@ def _unpack(revision: str, directory: str) -> Path:
     return Path(directory)
 
 
-def _check(names: Sequence[str], against: str | None, tolerance: float) -> int:
-    with ExitStack() as stack:
-        if against:
-            other = _unpack(against, stack.enter_context(tempfile.TemporaryDirectory()))
-            baseline = count(names, other)
-        else:
-            baseline = read_baseline().get(build_of_interpreter(), {})
-        if not baseline:
-            print(f"no baseline for {build_of_interpreter()}: make bench-baseline, or AGAINST=revision")
-            return EXIT_NO_BASELINE
-        return EXIT_SLOWER if compare(count(names), baseline, tolerance) else 0
+def _count_revision(names: Sequence[str], revision: str) -> Counts:
+    with tempfile.TemporaryDirectory() as directory:
+        return count(names, _unpack(revision, directory))
 
 
 def main() -> int:
@@ -186,6 +177,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(drive.SCENARIOS), default=list(drive.SCENARIOS))
     parser.add_argument("--write", action="store_true", help="write the baseline anew")
     parser.add_argument("--against", metavar="REVISION", help="compare with this revision instead of the baseline")
+    parser.add_argument("--baseline", type=Path, default=BASELINE, metavar="FILE")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="what a count may be over its baseline")
     parser.add_argument("--count-here", metavar="LIBRARY", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -193,12 +185,18 @@ def main() -> int:
         _count_here(arguments.only[0], arguments.count_here)
         return 0
     print(build_of_interpreter())
+    baseline = read_baseline(arguments.baseline).get(build_of_interpreter(), {})
     if arguments.write:
         counts = count(arguments.only)
-        compare(counts, read_baseline().get(build_of_interpreter(), {}))
-        write_baseline(counts)
+        compare(counts, baseline)
+        write_baseline(counts, arguments.baseline)
         return 0
-    return _check(arguments.only, arguments.against, arguments.tolerance)
+    if arguments.against:
+        baseline = _count_revision(arguments.only, arguments.against)
+    if not baseline:
+        print("no baseline for this interpreter: make bench-baseline, or compare with a revision: AGAINST=HEAD~1")
+        return EXIT_NO_BASELINE
+    return EXIT_SLOWER if compare(count(arguments.only), baseline, arguments.tolerance) else 0
 
 
 if __name__ == "__main__":

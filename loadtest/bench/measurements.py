@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("tables", "curves", "profiles"), help="the rest stays as it was measured")
     arguments = parser.parse_args()
     python, py_spy = arguments.python, str(Path(sys.executable).with_name("py-spy"))
-    steps = {
+    steps: dict[str, Callable[[], Any]] = {
         "tables": lambda: measure(KNOWN, python, sys.executable, arguments.rounds, 1.0),
         "curves": lambda: curves.measure_all(python, _CURVE_ROUNDS),
         "profiles": lambda: profiles.measure_all(python, found("py-spy") or py_spy),

@@ -1,6 +1,6 @@
-"""Where a worker's time goes: perf says in whose code (kernel, interpreter, libraries), py-spy in which function of ours.
+"""Where a worker's time goes: perf says in whose code (kernel, interpreter, libraries), py-spy in which function.
 
-Both look at the worker from outside while the load generator works; the figures of the tables are never taken meanwhile.
+Both look at the worker from outside while the load generator works; the figures of the tables are not taken meanwhile.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ generator is, and little on what else the machine does. Messages/s and latencies
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import time
@@ -127,4 +128,5 @@ def _median(rows: Sequence[Row], floor: Sequence[Row]) -> Row:
     names = ("cpu_us", "rate", "client_cpu_us", "p50_us", "p99_us", "p999_us")
     median = {name: statistics.median(row[name] for row in rows) for name in names}
     ratios = [row["cpu_us"] / base["cpu_us"] for row, base in zip(rows, floor, strict=True) if base["cpu_us"]]
-    return {"x_floor": statistics.median(ratios), **median}
+    # NaN: so few messages that the clock of CPU time did not tick
+    return {"x_floor": statistics.median(ratios) if ratios else math.nan, **median}
