@@ -51,10 +51,11 @@ def _field(path: str, name: str) -> str:
 
 def described(machine: dict[str, str | int | float], interpreter: dict[str, str | bool]) -> str:
     """All of it in a few lines."""
-    build = ["with" if interpreter[each] else "without" for each in ("pgo", "lto")]
+    flags = {"pgo": "--enable-optimizations", "lto": "--with-lto"}
+    configured = " ".join(flag for name, flag in flags.items() if interpreter[name]) or "no optimisations named"
     return (
         f"{machine['cpus']} x {machine['processor']}, {machine['memory']}, {machine['kernel']};"
         f" load {machine['load']} before the run, {machine['date']}\n"
-        f"{interpreter['python']} ({build[0]} PGO, {build[1]} LTO, {interpreter['compiler']}),"
+        f"{interpreter['python']} ({interpreter['compiler']}; configured with {configured}),"
         f" uvloop {interpreter['uvloop']}, stringzilla {interpreter['stringzilla']}"
     )

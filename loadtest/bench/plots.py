@@ -9,7 +9,7 @@ from typing import Any, Final
 import matplotlib  # type: ignore[import-not-found]  # in the benchmark's own environment only
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # type: ignore[import-not-found]
+from matplotlib import pyplot
 
 from loadtest.bench.curves import Curve
 

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -74,10 +74,10 @@ def _owners(pid: int, directory: Path) -> dict[str, float]:
     output = str(directory / "perf.data")
     _run([*record, "-o", output, "--", "sleep", str(_SECONDS)])
     report = _run([perf, "report", "-i", output, "--stdio", "-q", "--sort", "dso"])
-    shares: Counter[str] = Counter()
+    shares: defaultdict[str, float] = defaultdict(float)
     for share, binary in re.findall(r"^\s*([\d.]+)%\s+(\S+)", report, re.MULTILINE):
-        shares[_owner(binary)] += float(share) / 100  # type: ignore[assignment]  # a Counter adds fractions, too
-    return dict(shares.most_common())
+        shares[_owner(binary)] += float(share) / 100
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _owner(binary: str) -> str:
