@@ -88,7 +88,7 @@ def _functions(pid: int, py_spy: str, directory: Path) -> dict[str, float]:
     """In which functions the interpreter is, without what they call in Python; what they call in C is in it."""
     output = directory / "raw"
     record = [py_spy, "record", "--pid", str(pid), "--duration", str(_SECONDS), "--rate", str(_SAMPLES_PER_SECOND)]
-    _run([*record, "--function", "--format", "raw", "--output", str(output)])
+    _run([*record, "--gil", "--function", "--format", "raw", "--output", str(output)])
     samples: Counter[str] = Counter()
     for line in output.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
