@@ -23,7 +23,7 @@ SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl gcc lib
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean \
-	bench bench-report bench-check bench-baseline
+	bench bench-report bench-page bench-check bench-baseline
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installe
 
 bench-report: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installed ## measure everything and write docs/benchmarks.md anew, half an hour
 	$(VENV)-bench/bin/python -m loadtest.bench.measurements --python $(BIN)/python $(ARGS)
+	$(VENV)-bench/bin/python -m loadtest.bench.report
+
+bench-page: $(VENV)-bench/.installed ## write docs/benchmarks.md anew from what was measured last
 	$(VENV)-bench/bin/python -m loadtest.bench.report
 
 # Counts of instructions, which do not depend on how fast or busy the machine is. ARGS: see loadtest/bench/instructions.py

@@ -15,7 +15,7 @@ from loadtest.bench.targets import ASYNC, TARGETS, reached
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == page(json.loads(DATA.read_text())), "run make bench-report"
+    assert PAGE.read_text() == page(json.loads(DATA.read_text())), "run make bench-page"
 
 
 def test_the_page_shows_every_picture_and_has_no_other() -> None:
