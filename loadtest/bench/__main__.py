@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from loadtest.bench import busy, durable, handshakes, idle, machine, throughput
 from loadtest.bench.peers import Peer, peers
+from loadtest.bench.processes import end_servers_when_told_to_end
 from loadtest.bench.tables import Rows, overview, table
 
 IDLE: Final = (4000, 10000)
@@ -77,6 +78,7 @@ def measure(names: Sequence[str], python: str, peer_python: str, rounds: int, sc
 
 def main() -> None:
     """The command line."""
+    end_servers_when_told_to_end()
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("scenario", nargs="*", choices=[[], *KNOWN], help="default: all")
     parser.add_argument("--rounds", type=int, default=3)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import resource
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Final
 
 from loadtest.bench.peers import Peer, Running
 from loadtest.bench.throughput import Row
 
-_PATIENCE = 20.0  # seconds for one reply
+_PATIENCE: Final = 20.0  # seconds for one reply
+_TOGETHER: Final = 200  # sessions that begin at a time; some servers let each wait for its banner
 
 
 def measure(peer: Peer, count: int) -> Row:
@@ -27,7 +30,9 @@ def measure(peer: Peer, count: int) -> Row:
     with ExitStack() as stack:
         server = stack.enter_context(Running(peer))
         before = server.memory()
-        clients = [stack.enter_context(_greeted(server.port)) for _ in range(count)]
+        clients: list[socket.socket] = []
+        while len(clients) < count:
+            clients += _greeted(server.port, min(_TOGETHER, count - len(clients)), stack)
         time.sleep(1.5)  # a sweep of the server's has passed
         per_session = (server.memory() - before) / count
         served = sum(_answers(client) for client in clients)
@@ -41,12 +46,16 @@ def _allow_descriptors(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _greeted(port: int) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", port), _PATIENCE)
-    client.recv(512)
-    client.sendall(b"EHLO idle.example\r\n")
-    client.recv(4096)
-    return client
+def _greeted(port: int, count: int, stack: ExitStack) -> Sequence[socket.socket]:
+    """Clients that have said EHLO and read the reply."""
+    address = "127.0.0.1", port
+    clients = [stack.enter_context(socket.create_connection(address, _PATIENCE)) for _ in range(count)]
+    for client in clients:
+        client.recv(512)
+        client.sendall(b"EHLO idle.example\r\n")
+    for client in clients:
+        client.recv(4096)
+    return clients
 
 
 def _answers(client: socket.socket) -> bool:

@@ -17,6 +17,9 @@ from loadtest.bench.peers import Peer, peers
 from loadtest.bench.processes import tree
 from loadtest.bench.programs import compiled
 from loadtest.bench.throughput import SCENARIOS, Scenario, measure
+from tests.server.processes import is_alive
+from tests.server.running import ROOT, environment
+from tests.server.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +63,20 @@ def test_handshakes_are_compared(require_program: Callable[[str], str]) -> None:
     assert 0.3 < rows["fastsmtp"]["x_openssl"] < 30
 
 
-def test_nothing_that_was_started_is_left(tmp_path: Path) -> None:
-    before = set(tree(threading.main_thread().native_id or 0))
-    measure(Scenario("", 10, "--sessions 1"), _those("floor", "fastsmtp async"), rounds=1)
-    assert set(tree(threading.main_thread().native_id or 0)) == before
+def _members_of(session: int) -> list[str]:
+    """The command lines of a process's descendants."""
+    return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in tree(session)[1:]]
+
+
+def test_a_run_that_is_ended_ends_its_servers() -> None:
+    """Also those that have a session of their own, which no Ctrl-C of a terminal reaches."""
+    command = [sys.executable, "-m", "loadtest.bench", "session"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as run:
+        until(lambda: any(" serve " in each for each in _members_of(run.pid)), "fastsmtp is measured", 60)
+        servers = tree(run.pid)[1:]
+        run.terminate()
+        assert run.wait(60) == 143
+    assert [pid for pid in servers if is_alive(pid)] == []
 
 
 @contextmanager
