@@ -27,7 +27,7 @@ def of_size(size: int) -> Scenario:
 
 def of_recipients(count: int) -> Scenario:
     """Kept connections, PIPELINING."""
-    messages = min(10000, max(100, 150_000 // count))
+    messages = min(10000, max(4000, 150_000 // count))  # a slow server gets fewer
     options = f"--sessions 20 --per-session 100000 --pipeline --recipients {count}"
     return Scenario(f"{count} recipients", messages, options)
 
