@@ -17,15 +17,17 @@ FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl chromium chromedriver
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl chromium chromium-driver fonts-dejavu-core
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl chromium chromedriver cc valgrind
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl chromium chromium-driver fonts-dejavu-core \
+	gcc libc6-dev valgrind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz conformance lint format settings metrics screenshots lock system-deps clean
+.PHONY: help run test fuzz conformance lint format settings metrics screenshots lock system-deps clean \
+	bench bench-report bench-page bench-check bench-baseline
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="..."
 	exec $(BIN)/fastsmtp serve $(ARGS)
@@ -43,6 +45,24 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
+
+# With another interpreter: make bench PYTHON=python3.13 VENV=.venv-3.13
+bench: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installed ## measure beside other servers, ten minutes; scenarios in ARGS="..."
+	$(BIN)/python -m loadtest.bench --peer-python $(VENV)-bench/bin/python --json build/bench/results.json $(ARGS)
+
+bench-report: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installed ## measure everything and write docs/benchmarks.md anew, half an hour
+	$(VENV)-bench/bin/python -m loadtest.bench.measurements --python $(BIN)/python $(ARGS)
+	$(VENV)-bench/bin/python -m loadtest.bench.report
+
+bench-page: $(VENV)-bench/.installed ## write docs/benchmarks.md anew from what was measured last
+	$(VENV)-bench/bin/python -m loadtest.bench.report
+
+# Counts of instructions, which do not depend on how fast or busy the machine is. ARGS: see loadtest/bench/instructions.py
+bench-check: $(VENV)/.installed-dev ## fail if a message takes more instructions than the baseline, or than AGAINST=revision
+	$(BIN)/python -m loadtest.bench.instructions $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
+
+bench-baseline: $(VENV)/.installed-dev ## write the baseline of bench-check anew, for this interpreter
+	$(BIN)/python -m loadtest.bench.instructions --write $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, formatting and types
 	$(BIN)/ruff check . $(SCRIPTS)
@@ -97,7 +117,7 @@ system-deps: ## install the programs that the tests use, from Debian
 	else echo "neither root nor sudo: as root, run 'make system-deps'" >&2; exit 1; fi
 
 clean: ## remove what the other targets made, but not mail
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz $(VENV)-bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -124,4 +144,19 @@ $(VENV)-fuzz/.installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-fuzz
 	$(VENV)-fuzz/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
 		atheris hypothesis --editable '.[auth]'
+	@touch $@
+
+# aiosmtpd is measured; matplotlib draws; py-spy profiles.
+$(VENV)-bench/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		aiosmtpd matplotlib py-spy --editable .
+	@touch $@
+
+# Servers in Node.js are measured where there is npm, and left out where there is none.
+build/bench/npm/.installed:
+	@mkdir -p $(@D)
+	@if command -v npm >/dev/null; then \
+		npm install --prefix $(@D) --no-audit --no-fund --loglevel=error Haraka smtp-server; \
+	else echo "no npm: Haraka and smtp-server are left out"; fi
 	@touch $@
