@@ -10,11 +10,14 @@ are looked at more closely only where a flight is longer than any line may be, o
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from .replies import AUTH_LINE_TOO_LONG, BARE_LF, LINE_FAR_TOO_LONG, LINE_TOO_LONG, NOT_SMTP, Reply
 
 _AUTH: Final = (b"AUTH ", b"AUTH\t")
+# A chunk of a thousand octets and more; what stands behind is most likely content, and not to be cut into lines.
+_LARGE_CHUNK: Final = re.compile(rb"BDAT [0-9]{4,19}[^\r\n]*\r\n")
 _TLS_HANDSHAKE: Final = b"\x16"  # the first octet of a ClientHello: the client took this for a TLS port
 
 
@@ -74,6 +77,20 @@ def _split_anywhere(octets: bytes) -> list[bytes]:
     return [*(line[:-1] if line.endswith(b"\r") else OddLine(line) for line in lines), tail]
 
 
+def _behind_large_chunk(octets: bytes) -> tuple[bytes, bytes]:
+    """Everything up to the first large BDAT, its line included, and what stands behind it.
+
+    Cutting a chunk into lines to put them together again doubles the price of a message. A small chunk is cheaper cut:
+    its flight would be copied once for each.
+    """
+    start = octets.find(b"BDAT ")
+    if start >= 0 and (start == 0 or octets[start - 2 : start] == b"\r\n"):
+        match = _LARGE_CHUNK.match(octets, start)
+        if match:
+            return octets[: match.end()], octets[match.end() :]
+    return octets, b""
+
+
 class LineRules:
     """What a line may be, for all readers of a listener.
 
@@ -104,11 +121,12 @@ class LineReader:
         tail: of a line whose end is not there yet.
     """
 
-    __slots__ = ("_dropped", "_head", "_odd", "_rules", "lines", "tail")
+    __slots__ = ("_dropped", "_head", "_odd", "_rules", "_uncut", "lines", "tail")
 
     def __init__(self, rules: LineRules) -> None:
         self._rules = rules
         self._odd = rules.lenient  # whether a plain split is not enough: lenient, or there is a tail
+        self._uncut = False  # whether the tail may hold whole lines: it stands behind a large BDAT
         self._dropped = 0  # octets of the tail that are gone already
         self._head = b""  # how they began
         self.lines: list[bytes] = []
@@ -125,8 +143,10 @@ class LineReader:
     def _feed_oddly(self, octets: bytes) -> list[bytes]:
         """There is an unfinished line in front or at the end, or one that may be too long."""
         octets = self.tail + octets
+        octets, uncut = (octets, b"") if self._rules.lenient else _behind_large_chunk(octets)
         lines = _split_anywhere(octets) if self._rules.lenient else octets.split(b"\r\n")
-        self.tail = lines.pop()
+        self.tail = lines.pop() or uncut
+        self._uncut = bool(uncut)
         self._odd = self._rules.lenient or bool(self.tail)
         if lines:
             lines = [self._measured(lines[0], self._dropped), *(self._measured(line, 0) for line in lines[1:])]
@@ -155,9 +175,14 @@ class LineReader:
     def judge_tail(self) -> Reply | None:
         """All lines are taken, and the tail is the beginning of another: drop it if it is too long already.
 
+        If it has whole lines in it, `lines` has them now.
+
         Returns:
             The reply to a fault that needs no end of the line; it closes the connection.
         """
+        if self._uncut:  # the BDAT in front of it was none, but a response to AUTH
+            self._cut()
+            return None
         length = len(self.tail) + self._dropped
         fault = self._early_fault(self.tail, self._dropped, length)
         if fault is None and length > self._rules.auth_limit:  # the last octet may be the CR of the line's end
@@ -184,7 +209,15 @@ class LineReader:
             taken.append(self.tail[:size])
             self.tail = self.tail[size:]
             self._odd = self._rules.lenient or bool(self.tail)
+            if self._uncut:
+                self._cut()
         return b"".join(taken)
+
+    def _cut(self) -> None:
+        """The tail is no content: look for lines in it."""
+        octets = self.take_rest()
+        if octets:
+            self.feed(octets)
 
     def _put_back(self, line: bytes, rest: bytes) -> None:
         """`rest` of a line was not taken: it is the beginning of the next one."""
@@ -205,6 +238,7 @@ class LineReader:
         self.lines.clear()
         self.tail = b""
         self._odd = self._rules.lenient
+        self._uncut = False
         return rest
 
     def discard(self) -> None:

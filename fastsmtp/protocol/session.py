@@ -278,9 +278,12 @@ class Session:
                 if self.stopped:
                     break  # type: ignore[unreachable]  # the command has done it
             else:
-                if self.lines.tail and (fault := self.lines.judge_tail()):
-                    self.line = self.lines.tail
-                    self.refuse_command(fault)
+                if self.lines.tail:
+                    if fault := self.lines.judge_tail():
+                        self.line = self.lines.tail
+                        self.refuse_command(fault)
+                    elif self.lines.lines:
+                        continue
                 return
             if self._behind is not None:  # type: ignore[unreachable]
                 octets, self._behind = self._behind, None

@@ -200,7 +200,7 @@ async def entrance(handler: type[Handler]) -> AsyncIterator[Entrance]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         counts = ClientCounts(scoreboard.rows).open(0)
         row = scoreboard.take(0)
-        worker = Worker(config, 0, [listening], counts, row, Application(handler), lambda: None)
+        worker = Worker(config, 0, [listening], counts, row, Application(handler), lambda: None, None)
         async with worker._open() as reception:
             yield worker._build(reception, _LISTEN, listening)
 

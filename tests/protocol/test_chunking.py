@@ -16,6 +16,7 @@ from fastsmtp.protocol.content import ContentSpace
 from fastsmtp.protocol.extensions import Switches
 from fastsmtp.protocol.limits import Limits
 from fastsmtp.protocol.memory import SIZES, BufferPool
+from fastsmtp.protocol.policy import Policy
 from fastsmtp.protocol.replies import (
     BARE_NEWLINE,
     BDAT_SYNTAX,
@@ -37,6 +38,7 @@ EHLO: Final = b"EHLO a\r\n"
 OPENING: Final = EHLO + b"MAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\n"
 BINARY: Final = EHLO + b"MAIL FROM:<a@a> BODY=BINARYMIME\r\nRCPT TO:<b@b>\r\n"
 NOOP_OK: Final = b"250 2.0.0 ok\r\n"
+_AUTH: Final = Policy(mechanisms=("LOGIN",), auth_requires_tls=False)
 
 # -- the argument -----------------------------------------------------------------------------------------------------
 
@@ -91,6 +93,12 @@ _PIECES: Final = st.sampled_from(
 )
 _CHUNK: Final = st.lists(_PIECES, max_size=4).map(b"".join)
 _MESSAGES: Final = st.lists(_CHUNK, min_size=1, max_size=8)
+# Large enough that their flights are not cut into lines, and with what looks like the chunks of others.
+_LARGE_PIECES: Final = st.sampled_from(
+    (b"y\r\n" * 400, b"\r\nBDAT 1500 LAST\r\n", b"\r\n", b"\r", b"", b"BDAT 1000\r\n")
+)
+_LARGE_CHUNK: Final = st.lists(_LARGE_PIECES, max_size=4).map(b"".join)
+_ANY_MESSAGES: Final = _MESSAGES | st.lists(_LARGE_CHUNK | _CHUNK, min_size=1, max_size=5)
 _POLICIES: Final = st.builds(
     Limits,
     max_message_bytes=st.sampled_from((40, 100000)),
@@ -139,7 +147,7 @@ def _driver(limits: Limits, *, binarymime: bool = True, into_room: bool = False,
 
 
 @settings(deadline=None, max_examples=500, derandomize=True)
-@given(_MESSAGES, _POLICIES, LENGTHS, st.booleans(), st.booleans())
+@given(_ANY_MESSAGES, _POLICIES, LENGTHS, st.booleans(), st.booleans())
 @example([b"x\r", b"", b"\n"], Limits(), [1], True, False)
 @example([b"x\r", b""], Limits(bare_newline="normalize"), [3], False, False)
 def test_a_message_is_judged_as_a_whole(
@@ -168,7 +176,7 @@ def test_a_message_is_judged_as_a_whole(
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
-@given(_MESSAGES, LENGTHS, st.booleans(), st.sampled_from((b"", EHLO)))
+@given(_ANY_MESSAGES, LENGTHS, st.booleans(), st.sampled_from((b"", EHLO)))
 def test_chunks_that_nobody_wants_are_swallowed(
     chunks: list[bytes], lengths: list[int], into_room: bool, opening: bytes
 ) -> None:
@@ -317,3 +325,15 @@ def test_each_message_is_finished_once(octets: bytes, reply: Reply | None) -> No
     session = driver.session
     session.receive(OPENING + octets)
     assert [(finished[0], finished[3]) for finished in session.finished] == [("id.1", reply)]
+
+
+def test_what_looks_like_a_large_chunk_may_be_a_response() -> None:
+    """M: while AUTH is under way a line is a response whatever it says, and the lines behind it are lines."""
+    flight = b"AUTH LOGIN\r\nBDAT 5000 LAST\r\nNOOP\r\n" + b"NOOP " + b"x" * 2000 + b"\r\n" + b"NOOP\r\n" * 20
+    whole, single = (Driver(service=Service(HOSTNAME, policy=_AUTH), deciders={"auth": lambda *_: None}) for _ in "ab")
+    whole.send(EHLO + flight)
+    for octets in cut(EHLO + flight, [1]):
+        single.send(octets)
+    assert whole.output == single.output
+    assert whole.output.count(NOOP_OK) == 22
+    assert b"501 5.5.2" in whole.output
