@@ -1,0 +1,102 @@
+"""Commands and answers over one stream, each wait with an end. Whatever breaks it is a `TransferError`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from .errors import HandshakeError, TransferError
+from .responses import Response, ResponseParser
+
+_READ_BYTES: Final = 2**16
+
+
+class Patience(NamedTuple):
+    """Seconds to wait for the next hop; the defaults are those of RFC 5321 4.5.3.2, but for connecting."""
+
+    connect: float = 30.0
+    command: float = 300.0
+    block: float = 180.0  # for the hop to take a block of content
+    end: float = 600.0  # for the answer to the end of the content
+
+
+class Dialogue:
+    """The octets of one connection to a next hop.
+
+    Args:
+        reader: from the hop.
+        writer: to the hop; `abort` and `close` end it.
+        patience: how long to wait.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: Patience) -> None:
+        self.patience: Final = patience
+        self._reader = reader
+        self._writer = writer
+        self._parser = ResponseParser()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the hop has hung up, or has said what nobody asked for: that is a goodbye."""
+        return self._reader.at_eof() or self._writer.is_closing() or not self._parser.is_empty
+
+    async def ask(self, command: bytes, seconds: float | None = None) -> Response:
+        """One command, without its CR LF, and its answer."""
+        await self.write(command + b"\r\n")
+        return await self.response(self.patience.command if seconds is None else seconds)
+
+    async def write(self, octets: bytes) -> None:
+        """Returns when the hop has taken so much that there is room for more."""
+        async with _ending_in(self.patience.block, "takes no more octets"):
+            self._writer.write(octets)
+            await self._writer.drain()
+
+    async def response(self, seconds: float) -> Response:
+        """The next answer."""
+        async with _ending_in(seconds, "gives no answer"):
+            while (response := self._parser.next()) is None:
+                octets = await self._reader.read(_READ_BYTES)
+                if not octets:
+                    raise TransferError("the next hop has closed the connection")
+                self._parser.feed(octets)
+        return response
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """The handshake behind an accepted STARTTLS.
+
+        What the hop said in clear text behind its answer must not be taken for something said inside TLS: somebody in
+        between can have put it there.
+
+        Raises:
+            HandshakeError: it failed.
+        """
+        if not self._parser.is_empty:
+            raise TransferError("the next hop talked on behind its answer to STARTTLS")
+        try:
+            async with asyncio.timeout(self.patience.connect):
+                await self._writer.start_tls(context, server_hostname=host)
+        except OSError as error:  # ssl.SSLError and TimeoutError are of this kind
+            raise HandshakeError(f"TLS: {error or 'no handshake in time'}") from None
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+    async def quit(self) -> None:
+        """Says goodbye and does not wait long for the answer."""
+        with contextlib.suppress(TransferError):
+            await self.ask(b"QUIT", min(2.0, self.patience.command))
+        self._writer.close()
+
+
+@contextlib.asynccontextmanager
+async def _ending_in(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise TransferError(f"the next hop {what}, not within {seconds:g} s") from None
+    except OSError as error:
+        raise TransferError(f"the connection to the next hop broke: {error}") from None

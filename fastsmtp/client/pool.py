@@ -1,0 +1,121 @@
+"""Connections to one next hop that are kept for the next message."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Final
+
+from .connection import Connection
+from .dialogue import Patience
+from .errors import TransferError
+from .hop import Hop
+from .outgoing import Outgoing
+from .responses import Response
+
+_MAX_MESSAGES: Final = 100  # over one connection; many servers stop there
+
+
+class Pool:
+    """Sends messages to one hop over a bounded number of connections. It is used on one event loop.
+
+    Args:
+        hop: where to, over how many connections, and for how long an idle one is kept.
+        patience: how long to wait for the hop.
+    """
+
+    def __init__(self, hop: Hop, patience: Patience) -> None:
+        self.hop = hop
+        self.used = 0.0  # when last, by the monotonic clock
+        self._patience = patience
+        self._idle_seconds = hop.idle_seconds
+        self._places = asyncio.Semaphore(hop.connections)
+        self._idle: deque[tuple[Connection, float]] = deque()  # since when; the longest idle one first
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._goodbyes: set[asyncio.Task[None]] = set()
+
+    async def send(self, outgoing: Outgoing, name: str) -> list[Response]:
+        """One transaction, over a connection that is there or a new one; see `Connection.send`.
+
+        A hop may hang up on an idle connection at any time. If it does so before it had the content, the message is
+        sent once more, over a new connection.
+
+        Args:
+            outgoing: the message.
+            name: who we say we are, where a new connection is made.
+
+        Raises:
+            HopError: there is no connection to be had.
+            TransferError: nobody knows what became of the message.
+        """
+        async with self._places:
+            kept = self._take()
+            if kept:
+                answers = await self._send_over_kept(kept, outgoing)
+                if answers:
+                    return answers
+            connection = await Connection.open(self.hop, name, self._patience)
+            answers = await connection.send(outgoing)
+            self._keep(connection)
+            return answers
+
+    async def close(self) -> None:
+        """Says goodbye to the idle connections; those in use go when their message is through."""
+        self._idle_seconds = 0.0
+        self._sweep()
+        if self._goodbyes:
+            await asyncio.wait(self._goodbyes)
+
+    async def _send_over_kept(self, connection: Connection, outgoing: Outgoing) -> list[Response]:
+        """The answers, or none if the connection was of no use any more."""
+        try:
+            answers = await connection.send(outgoing)
+        except TransferError as error:
+            if error.before_content:
+                return []
+            raise
+        if any(answer.code == 421 for answer in answers):  # RFC 5321 3.8: it says goodbye, and has taken nothing
+            connection.abort()
+            return []
+        self._keep(connection)
+        return answers
+
+    def _take(self) -> Connection | None:
+        """The idle connection that was used last."""
+        while self._idle:
+            connection, _ = self._idle.pop()
+            if not connection.is_stale:
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        self.used = time.monotonic()
+        if connection.is_stale:
+            connection.abort()
+        elif connection.messages >= _MAX_MESSAGES or not self._idle_seconds:
+            self._say_goodbye(connection)
+        else:
+            self._idle.append((connection, self.used))
+            self._wait_to_sweep()
+
+    def _wait_to_sweep(self) -> None:
+        if self._sweeper is None and self._idle:
+            loop = asyncio.get_running_loop()
+            self._sweeper = loop.call_later(self._idle[0][1] + self._idle_seconds - time.monotonic(), self._sweep)
+
+    def _sweep(self) -> None:
+        """Closes what has been idle for too long."""
+        if self._sweeper:
+            self._sweeper.cancel()
+            self._sweeper = None
+        oldest = time.monotonic() - self._idle_seconds
+        while self._idle and self._idle[0][1] <= oldest:
+            self._say_goodbye(self._idle.popleft()[0])
+        self._wait_to_sweep()
+
+    def _say_goodbye(self, connection: Connection) -> None:
+        task = asyncio.get_running_loop().create_task(connection.quit())
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
