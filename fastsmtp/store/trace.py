@@ -34,7 +34,7 @@ def trace_header(message: Message, now: float) -> bytes:
 
 
 def received_header(message: Message, now: float) -> bytes:
-    """Received alone, as whoever passes a message on puts it in front; Return-Path is for final delivery (RFC 5321 4.4).
+    """Received alone, for whoever passes a message on: Return-Path is for final delivery (RFC 5321 4.4).
 
     The recipient is named only if there is exactly one: a second one may be a blind copy (RFC 5321 7.6).
 
