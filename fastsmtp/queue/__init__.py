@@ -1,0 +1,9 @@
+"""The queue: mail that was accepted and is to be delivered, or handled, by somebody else (see docs/queue.md)."""
+
+from __future__ import annotations
+
+from .contract import Item, LeaseLostError, Mail, QueueError, State, Statistics, Summary
+from .queue import Queue
+from .schemes import check_url
+
+__all__ = ["Item", "LeaseLostError", "Mail", "Queue", "QueueError", "State", "Statistics", "Summary", "check_url"]

@@ -1,0 +1,54 @@
+"""Queue URLs: which scheme stands for which engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from .sqlite_backend import SQLiteBackend
+
+if TYPE_CHECKING:
+    from .shard import Backend
+
+
+class _Engine(Protocol):
+    """What the table below needs of an engine."""
+
+    def __call__(self, location: str, slot: int | None) -> Backend: ...
+
+    def check(self, location: str) -> None: ...
+
+    def describe(self, location: str) -> str: ...
+
+
+SCHEMES: dict[str, _Engine] = {
+    "queue": SQLiteBackend,
+}
+
+
+def make_backend(url: str, slot: int | None) -> Backend:
+    """The backend that a URL names, not entered yet.
+
+    Raises:
+        ValueError: it names none, or its location is malformed.
+    """
+    engine, location = _resolve(url)
+    engine.check(location)
+    return engine(location, slot)
+
+
+def check_url(url: str) -> None:
+    """Validates a queue URL without touching disk or network.
+
+    Raises:
+        ValueError: it names no queue, or its location is malformed; the text says what is allowed.
+    """
+    engine, location = _resolve(url)
+    engine.check(location)
+
+
+def _resolve(url: str) -> tuple[_Engine, str]:
+    scheme, _, location = url.partition(":")
+    engine = SCHEMES.get(scheme.lower())
+    if engine is None:
+        raise ValueError(f"queue {url!r}: must begin with one of {', '.join(f'{name}:' for name in SCHEMES)}")
+    return engine, location
