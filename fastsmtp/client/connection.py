@@ -21,6 +21,7 @@ from .login import MECHANISMS, lines_of
 from .outgoing import Outgoing
 from .responses import Response, local_response
 from .secrets import read_secret
+from .stream import Stream
 from .tls import tls_context
 from .transaction import Transaction
 
@@ -98,6 +99,16 @@ def _not_wanted(answer: Response) -> Response:
     return local_response(451, "4.3.2", f"the next hop does not talk to us: {answer}")
 
 
+async def _connected(hop: Hop, context: ssl.SSLContext | None) -> Stream:
+    loop = asyncio.get_running_loop()
+    if hop.path:
+        return (await loop.create_unix_connection(Stream, hop.path))[1]
+    name = hop.host if context else None
+    return (await loop.create_connection(Stream, hop.address or hop.host, hop.port, ssl=context, server_hostname=name))[
+        1
+    ]
+
+
 class _Opening:
     """From no connection to one that is ready."""
 
@@ -123,20 +134,14 @@ class _Opening:
         context = self._context() if hop.implicit_tls else None
         try:
             async with asyncio.timeout(self._patience.connect):
-                if hop.path:
-                    streams = await asyncio.open_unix_connection(hop.path)
-                else:
-                    server_name = hop.host if context else None
-                    streams = await asyncio.open_connection(
-                        hop.address or hop.host, hop.port, ssl=context, server_hostname=server_name
-                    )
+                stream = await _connected(hop, context)
         except TimeoutError:
             raise HopError(_NO_ANSWER, f"{hop}: no connection within {self._patience.connect:g} s") from None
         except ssl.SSLError as error:
             raise HandshakeError(f"TLS: {error}") from None
         except OSError as error:
             raise HopError(_NO_ANSWER, f"{hop}: {error.strerror or error}") from None
-        return Dialogue(*streams, self._patience)
+        return Dialogue(stream, self._patience)
 
     async def _greet(self, dialogue: Dialogue) -> Connection:
         banner = await dialogue.response(self._patience.command)

@@ -10,8 +10,7 @@ from typing import Final, NamedTuple
 
 from .errors import HandshakeError, TransferError
 from .responses import Response, ResponseParser
-
-_READ_BYTES: Final = 2**16
+from .stream import Stream
 
 
 class Patience(NamedTuple):
@@ -27,38 +26,35 @@ class Dialogue:
     """The octets of one connection to a next hop.
 
     Args:
-        reader: from the hop.
-        writer: to the hop; `abort` and `close` end it.
+        stream: to the hop; `abort` and `quit` end it.
         patience: how long to wait.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: Patience) -> None:
+    def __init__(self, stream: Stream, patience: Patience) -> None:
         self.patience: Final = patience
-        self._reader = reader
-        self._writer = writer
+        self._stream = stream
         self._parser = ResponseParser()
 
     @property
     def is_over(self) -> bool:
         """Whether the hop has hung up, or has said what nobody asked for: that is a goodbye."""
-        return self._reader.at_eof() or self._writer.is_closing() or not self._parser.is_empty
+        return self._stream.is_closed or self._stream.has_octets or not self._parser.is_empty
 
     async def ask(self, command: bytes, seconds: float | None = None) -> Response:
         """One command, without its CR LF, and its answer."""
         await self.write(command + b"\r\n")
         return await self.response(self.patience.command if seconds is None else seconds)
 
-    async def write(self, octets: bytes) -> None:
+    async def write(self, octets: bytes | bytearray) -> None:
         """Returns when the hop has taken so much that there is room for more."""
         async with _ending_in(self.patience.block, "takes no more octets"):
-            self._writer.write(octets)
-            await self._writer.drain()
+            await self._stream.write(octets)
 
     async def response(self, seconds: float) -> Response:
         """The next answer."""
         async with _ending_in(seconds, "gives no answer"):
             while (response := self._parser.next()) is None:
-                octets = await self._reader.read(_READ_BYTES)
+                octets = await self._stream.read()
                 if not octets:
                     raise TransferError("the next hop has closed the connection")
                 self._parser.feed(octets)
@@ -73,22 +69,21 @@ class Dialogue:
         Raises:
             HandshakeError: it failed.
         """
-        if not self._parser.is_empty:
+        if self._stream.has_octets or not self._parser.is_empty:
             raise TransferError("the next hop talked on behind its answer to STARTTLS")
         try:
-            async with asyncio.timeout(self.patience.connect):
-                await self._writer.start_tls(context, server_hostname=host)
-        except OSError as error:  # ssl.SSLError and TimeoutError are of this kind
-            raise HandshakeError(f"TLS: {error or 'no handshake in time'}") from None
+            await self._stream.start_tls(context, host, self.patience.connect)
+        except OSError as error:  # ssl.SSLError is one
+            raise HandshakeError(f"TLS: {str(error) or type(error).__name__}") from None
 
     def abort(self) -> None:
-        self._writer.transport.abort()
+        self._stream.abort()
 
     async def quit(self) -> None:
         """Says goodbye and does not wait long for the answer."""
         with contextlib.suppress(TransferError):
             await self.ask(b"QUIT", min(2.0, self.patience.command))
-        self._writer.close()
+        self._stream.abort()
 
 
 @contextlib.asynccontextmanager

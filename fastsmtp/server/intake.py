@@ -57,7 +57,7 @@ class Intake:
                 STORE_SECONDS.observe(self._cells, monotonic() - began)
             # Not from within this task: what follows may start a hook, which is a task of its own.
             asyncio.get_running_loop().call_soon(_tell, batch, replies)
-        self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]  # it is this one
+        self._tasks.discard(asyncio.current_task())
 
     async def _store_batch(self, messages: list[Message]) -> list[Reply | None]:
         try:

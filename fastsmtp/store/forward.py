@@ -88,7 +88,9 @@ class Forward:
             reply = error.response.reply() if isinstance(error, HopError) else _UNKNOWN
             return StoreError(reply, f"message {message.id}: {error}")
         refusal = _worst(answers)
-        return refusal and StoreError(refusal.reply(), f"message {message.id}: {self._hop} refused it: {refusal}")
+        if refusal is None:
+            return None
+        return StoreError(refusal.reply(), f"message {message.id}: {self._hop} refused it: {refusal}")
 
 
 def _worst(answers: Sequence[Response]) -> Response | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE, TOO_MANY_RECIPIENTS, Reply
 
@@ -134,9 +134,11 @@ def _open_session(endpoint: Endpoint) -> ClientSession:
     connector = aiohttp.TCPConnector(limit=endpoint.connections, ssl=endpoint.tls_context() or True)
     # The time for a message covers all its tries, so requests have none of their own.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-    agent: dict[str, Any] = {"User-Agent": "fastsmtp"}
     return aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=agent, cookie_jar=aiohttp.DummyCookieJar()
+        connector=connector,
+        timeout=timeout,
+        headers={"User-Agent": "fastsmtp"},
+        cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 

@@ -63,7 +63,7 @@ class Endpoint:
 
 
 def parse_endpoint(location: str) -> Endpoint:
-    """Reads ``https://HOST/PATH?...``; of its query ``format``, ``secret``, ``timeout``, ``connections`` and ``ca`` are ours.
+    """Reads ``https://HOST/PATH?...``; of the query format, secret, timeout, connections and ca are ours.
 
     Raises:
         ValueError: the text says what is wrong.
