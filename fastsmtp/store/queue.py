@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
-from fastsmtp.queue import Mail, Queue, QueueError, check_url
+from fastsmtp.queue import Mail, Queue, QueueError, check_url, describe
 
 from .contract import StoreError
 from .trace import received
@@ -44,6 +44,10 @@ class QueueStore:
             ValueError: it is malformed.
         """
         check_url(f"{cls.scheme}:{location}")
+
+    @classmethod
+    def describe(cls, location: str) -> str:
+        return describe(f"{cls.scheme}:{location}")
 
     async def __aenter__(self) -> QueueStore:
         """Opens the queue.
@@ -87,9 +91,11 @@ class SQLiteQueue(QueueStore):
 
     scheme = "queue"
 
-    @staticmethod
-    def describe(location: str) -> str:
-        return f"queue {location}"
+
+class PostgreSQLQueue(QueueStore):
+    """A queue for many machines."""
+
+    scheme = "postgresql"
 
 
 def _mail(message: Message, now: float) -> Mail:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .discard import Discard
 from .maildir import Maildir
-from .queue import SQLiteQueue
+from .queue import PostgreSQLQueue, SQLiteQueue
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -27,6 +27,8 @@ class _StoreClass(Protocol):
 _SCHEMES: dict[str, _StoreClass] = {
     "maildir": Maildir,
     "queue": SQLiteQueue,
+    "postgresql": PostgreSQLQueue,
+    "postgres": PostgreSQLQueue,
     "discard": Discard,
 }
 
