@@ -45,6 +45,7 @@ class PostgreSQLBackend:
             Link(dsn, postgresql_urls.title(dsn), self._listen) for dsn in postgresql_urls.split(location)
         ]
         self._rung = asyncio.Event()
+        self._to_ring: set[PostgreSQLShard] = set()
         self._rings: dict[PostgreSQLShard, asyncio.Task[None]] = {}
         self._complained: dict[str, float] = {}
 
@@ -111,10 +112,18 @@ class PostgreSQLBackend:
     def _arrived(self, shard: PostgreSQLShard) -> None:
         """Rings soon, once for all that comes until then."""
         self._rung.set()
+        self._to_ring.add(shard)
         if shard not in self._rings:
-            task = asyncio.ensure_future(_ring(shard))
+            task = asyncio.ensure_future(self._ring(shard))
             self._rings[shard] = task
             task.add_done_callback(lambda _: self._rings.pop(shard))
+
+    async def _ring(self, shard: PostgreSQLShard) -> None:
+        while shard in self._to_ring:
+            self._to_ring.discard(shard)
+            with suppress(QueueError):
+                await shard.inward.do(lambda connection: connection.execute(f"NOTIFY {_CHANNEL}"))
+            await asyncio.sleep(_RING_EVERY)
 
     def _complain(self, error: QueueError) -> None:
         """Says that a server is away, but not all the time."""
@@ -122,12 +131,6 @@ class PostgreSQLBackend:
         if now - self._complained.get(error.reason[:40], -60.0) >= 60.0:
             self._complained[error.reason[:40]] = now
             _log.warning("%s", error)
-
-
-async def _ring(shard: PostgreSQLShard) -> None:
-    with suppress(QueueError):
-        await shard.inward.do(lambda connection: connection.execute(f"NOTIFY {_CHANNEL}"))
-    await asyncio.sleep(_RING_EVERY)
 
 
 async def _nothing(connection: Connection) -> None:
