@@ -18,8 +18,9 @@ FUZZ_SECONDS ?= 60
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
 # Dovecot takes mail over LMTP; python3-dkim judges signatures, python3-nacl those of Ed25519.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl dovecot dkimverify
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl dovecot-core dovecot-lmtpd python3-dkim python3-nacl
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl psql dovecot dkimverify
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl postgresql \
+	dovecot-core dovecot-lmtpd python3-dkim python3-nacl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from .contract import Item, LeaseLostError, Mail, QueueError, State, Statistics, Summary
 from .queue import Queue
-from .schemes import check_url
+from .schemes import check_url, describe
 
-__all__ = ["Item", "LeaseLostError", "Mail", "Queue", "QueueError", "State", "Statistics", "Summary", "check_url"]
+__all__ = [
+    "Item",
+    "LeaseLostError",
+    "Mail",
+    "Queue",
+    "QueueError",
+    "State",
+    "Statistics",
+    "Summary",
+    "check_url",
+    "describe",
+]

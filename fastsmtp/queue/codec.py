@@ -21,6 +21,10 @@ _PARAMETERS: Final = {each.name for each in fields(Sender)} - {"local", "domain"
 _dump: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
+Destinations = Sequence[tuple[str, str]]
+"""Domains with their recipients, encoded."""
+
+
 class UnknownFormError(ValueError):
     """What the table holds was written by another version of fastsmtp."""
 
@@ -70,6 +74,16 @@ def encode_recipients(recipients: Sequence[Recipient]) -> str:
         if only.notify is None and only.orcpt is None:
             return f"={only.local}@{only.domain}"
     return "1" + _dump([_parts(each) for each in recipients])
+
+
+def by_destination(recipients: Sequence[Recipient]) -> Destinations:
+    """The recipients of each domain, encoded."""
+    if len(recipients) == 1:
+        return ((recipients[0].domain, encode_recipients(recipients)),)
+    domains: dict[str, list[Recipient]] = {}
+    for recipient in recipients:
+        domains.setdefault(recipient.domain, []).append(recipient)
+    return [(domain, encode_recipients(group)) for domain, group in domains.items()]
 
 
 def decode_recipients(text: str) -> tuple[Recipient, ...]:

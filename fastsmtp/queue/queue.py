@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from .consumption import Consumption
@@ -63,7 +63,7 @@ class Queue:
         """Queues mails; for each, in their order, None if it is durable, else why it is not there."""
         return await self._backend.put(mails)
 
-    async def consume(
+    def consume(
         self, *, concurrency: int = 20, per_destination: int = 5, lease: float = 300
     ) -> AsyncGenerator[Item, None]:
         """The items that are ready, as they become ready, for ever; in a fair round over destinations.
@@ -76,10 +76,7 @@ class Queue:
             per_destination: of these, for one destination.
             lease: seconds after which the items of a consumer that died are handed out again.
         """
-        consumption = Consumption(self._backend, self._leases, concurrency, per_destination, lease)
-        async with aclosing(consumption.run()) as items:
-            async for item in items:
-                yield item
+        return Consumption(self._backend, self._leases, concurrency, per_destination, lease).run()
 
     def free_bytes(self) -> int | None:
         """The room there is, in octets; None if it is unknown."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from . import postgresql_urls
 from .sqlite_backend import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -20,8 +21,26 @@ class _Engine(Protocol):
     def describe(self, location: str) -> str: ...
 
 
+class _PostgreSQL:
+    """The engine in PostgreSQL, whose library is an extra: imported only where it is used."""
+
+    def __call__(self, location: str, slot: int | None) -> Backend:
+        self.check(location)
+        from .postgresql_backend import PostgreSQLBackend
+
+        return PostgreSQLBackend(location, slot)
+
+    def check(self, location: str) -> None:
+        postgresql_urls.check(location)
+
+    def describe(self, location: str) -> str:
+        return postgresql_urls.describe(location)
+
+
 SCHEMES: dict[str, _Engine] = {
     "queue": SQLiteBackend,
+    "postgresql": _PostgreSQL(),
+    "postgres": _PostgreSQL(),
 }
 
 
@@ -44,6 +63,12 @@ def check_url(url: str) -> None:
     """
     engine, location = _resolve(url)
     engine.check(location)
+
+
+def describe(url: str) -> str:
+    """What a queue URL means, for people; without passwords."""
+    engine, location = _resolve(url)
+    return engine.describe(location)
 
 
 def _resolve(url: str) -> tuple[_Engine, str]:

@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 from fastsmtp.protocol.replies import INSUFFICIENT_STORAGE, TEMPORARY_FAILURE
 
-from .codec import encode_recipients, encode_sender
+from .codec import Destinations, by_destination, encode_sender
 from .contract import Mail, QueueError, State
 from .sqlite_schema import DELETE_MESSAGE, DROP, INSERT_ITEM, INSERT_MESSAGE, LAST_NUMBER
 from .sqlite_writer import Operation
 
 if TYPE_CHECKING:
-    from fastsmtp.protocol.envelope import Recipient
-
     from .sqlite_database import Database
 
 # Content from this size on is a file. Below, a row is cheaper than a file with a sync of its own.
 _FILE_FROM: Final = 64 * 1024  # octets
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_Destinations = Sequence[tuple[str, str]]  # domain and encoded recipients
 _Message = tuple[str, float, str, int, str | None, bytes | None]  # the row behind its number and count of items
 
 
@@ -34,7 +31,7 @@ class Put(Operation[Sequence[QueueError | None]]):
     def __init__(self, mails: Sequence[Mail]) -> None:
         self._mails = mails
         self._now = time.time()
-        self._rows: list[tuple[Mail, _Message, _Destinations]] | None = None
+        self._rows: list[tuple[Mail, _Message, Destinations]] | None = None
         self._errors: list[QueueError | None] = [None] * len(mails)
         self._files: list[str] = []
         self.keys: list[int] = []  # of the items
@@ -116,16 +113,6 @@ def delete_message(database: Database, message: int) -> list[str]:
     """Deletes a message that has no items any more; returns its file, to be removed behind the transaction."""
     rows = database.connection.execute(DELETE_MESSAGE, {"id": message}).fetchall()
     return [file for (file,) in rows if file is not None]
-
-
-def by_destination(recipients: Sequence[Recipient]) -> _Destinations:
-    """The recipients of each domain, encoded."""
-    if len(recipients) == 1:
-        return ((recipients[0].domain, encode_recipients(recipients)),)
-    domains: dict[str, list[Recipient]] = {}
-    for recipient in recipients:
-        domains.setdefault(recipient.domain, []).append(recipient)
-    return [(domain, encode_recipients(group)) for domain, group in domains.items()]
 
 
 def as_queue_error(error: Exception, path: str, message_id: str | None = None) -> QueueError:

@@ -70,6 +70,10 @@ class SQLiteShard:
             raise
         except QueueError as error:
             return [error] * len(mails)
+        except UnicodeError as error:  # one of them is no text; the others shall go on
+            if len(mails) == 1:
+                return [as_queue_error(error, self.path, mails[0].message_id)]
+            return [error for mail in mails for error in await self.put([mail])]
         self._ring()
         return errors
 

@@ -17,7 +17,7 @@ from fastsmtp.client.secrets import read_secret
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE, Reply
 
 from .contract import StoreError
-from .trace import received_header
+from .trace import received
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Forward:
 
     async def _send(self, message: Message) -> StoreError | None:
         try:
-            header = received_header(message, time.time())
+            header = received(message, time.time())
             outgoing = Outgoing(message.sender, message.recipients, message.content, header, all_or_none=True)
             answers = await self._pool.send(outgoing, message.session.server_name)
         except (HopError, TransferError, ValueError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from .discard import Discard
 from .forward import Forward
 from .maildir import Maildir
+from .queue import PostgreSQLQueue, SQLiteQueue
 from .webhook import Webhook
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class _StoreClass(Protocol):
 
 _SCHEMES: dict[str, _StoreClass] = {
     "maildir": Maildir,
+    "queue": SQLiteQueue,
+    "postgresql": PostgreSQLQueue,
+    "postgres": PostgreSQLQueue,
     "discard": Discard,
     "forward": Forward,
     "webhook": Webhook,
@@ -37,7 +41,7 @@ def open_store(url: str, slot: int) -> AbstractAsyncContextManager[Store]:
     """The store that a URL names; entering it opens it, leaving it waits for what is being written.
 
     Args:
-        url: ``maildir:PATH``, ``discard:``, ``forward:smtp://HOST`` or ``webhook:https://HOST``.
+        url: ``maildir:PATH``, ``queue:PATH``, ``discard:``, ``forward:smtp://HOST`` or ``webhook:https://HOST``.
         slot: the worker's slot, for stores that keep one file per worker.
 
     Raises:

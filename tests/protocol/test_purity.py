@@ -25,7 +25,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "users": {"protocol"},
     "user_commands": {"users"},
     "control_commands": {"config"},
-    "store": {"protocol", "handler"},
+    "queue": {"protocol"},
+    "store": {"protocol", "handler", "queue"},
     "server": {"protocol", "handler", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
     "cli": {"server", "config", "user_commands", "control_commands"},
@@ -64,7 +65,18 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 
 def test_the_order_has_no_circle() -> None:
-    order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands", "store"]
+    order = [
+        "protocol",
+        "networks",
+        "settings",
+        "listen",
+        "config",
+        "handler",
+        "users",
+        "user_commands",
+        "queue",
+        "store",
+    ]
     order += ["control_commands"]
     order += ["server", "serving", "cli", "__main__"]
     for position, part in enumerate(order):
