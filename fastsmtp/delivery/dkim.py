@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
-from email.policy import SMTP
 from email.utils import getaddresses
 from pathlib import Path
 from typing import Final
@@ -157,9 +156,9 @@ def _chain(first: bytes, rest: Iterable[bytes]) -> Iterable[bytes]:
 def _author_domain(section: bytes) -> str:
     """The domain of the author; empty where there is not exactly one, for then nobody can say whose key it takes."""
     try:
-        header = BytesHeaderParser(policy=SMTP.clone(header_factory=None)).parsebytes(section)  # type: ignore[arg-type]
+        header = BytesHeaderParser().parsebytes(section)  # the old policy: it leaves the values alone
         authors = getaddresses([str(value) for value in header.get_all("From", [])])
-    except (ValueError, LookupError, TypeError, AttributeError):  # the parser's answers to hostile input
+    except (ValueError, LookupError):  # the parser's answers to hostile input
         return ""
     return authors[0][1].rpartition("@")[2].lower() if len(authors) == 1 else ""
 

@@ -105,9 +105,7 @@ class Exchangers:
         failure: LookupFailedError | None = None
         for exchanger in exchangers:
             try:
-                hops += [
-                    self._hop(exchanger.host, address) for address in await self.resolver.addresses(exchanger.host)
-                ]
+                addresses = await self.resolver.addresses(exchanger.host)
             except LookupFailedError as error:
                 failure = error
                 continue

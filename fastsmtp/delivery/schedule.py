@@ -47,7 +47,7 @@ class Schedule:
         return min(end, accepted_at + by.seconds) if by and by.mode == "R" else end
 
     def notice_due(self, accepted_at: float, sender: Sender) -> float:
-        """When the sender is to hear of the delay: at its age, or when it is late by mode N of DELIVERBY (RFC 2852 4)."""
+        """When the sender is to hear of the delay: at its age, or late by mode N of DELIVERBY (RFC 2852 4)."""
         due = accepted_at + self.notice
         by = sender.deliver_by
         return min(due, accepted_at + max(by.seconds, 0)) if by and by.mode == "N" else due
