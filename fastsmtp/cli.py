@@ -100,13 +100,19 @@ def _healthcheck() -> click.Command:
     return healthcheck
 
 
+def _deliver() -> click.Command:
+    from fastsmtp.delivery_commands import deliver
+
+    return deliver
+
+
 def _user() -> click.Command:
     from fastsmtp.user_commands import user
 
     return user
 
 
-_ELSEWHERE = {"ctl": _ctl, "healthcheck": _healthcheck, "user": _user}
+_ELSEWHERE = {"ctl": _ctl, "deliver": _deliver, "healthcheck": _healthcheck, "user": _user}
 
 
 class _Commands(click.Group):

@@ -11,7 +11,18 @@ from .dialogue import Patience
 from .errors import HopError, TransferError
 from .hop import Hop, parse_hop
 from .outgoing import Outgoing
-from .pool import Pool
+from .pool import Pool, Sent
 from .responses import Response
 
-__all__ = ["Connection", "Hop", "HopError", "Outgoing", "Patience", "Pool", "Response", "TransferError", "parse_hop"]
+__all__ = [
+    "Connection",
+    "Hop",
+    "HopError",
+    "Outgoing",
+    "Patience",
+    "Pool",
+    "Response",
+    "Sent",
+    "TransferError",
+    "parse_hop",
+]

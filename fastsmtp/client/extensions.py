@@ -82,6 +82,9 @@ class Extensions:
             words.append("SMTPUTF8")
         if sender.require_tls:
             words.append("REQUIRETLS")
+        if sender.deliver_by and "DELIVERBY" in self:
+            by = sender.deliver_by
+            words.append(f"BY={by.seconds};{by.mode}{'T' if by.trace else ''}")
         if sender.priority is not None and "MT-PRIORITY" in self:
             words.append(f"MT-PRIORITY={sender.priority}")
         if "DSN" in self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from .connection import Connection
 from .dialogue import Patience
@@ -15,6 +15,20 @@ from .outgoing import Outgoing
 from .responses import Response
 
 _MAX_MESSAGES: Final = 100  # over one connection; many servers stop there
+
+
+class Sent(NamedTuple):
+    """What came of one message.
+
+    Attributes:
+        answers: for each recipient, in their order.
+        is_tls: TLS protected the conversation.
+        told_on: the hop was told who wants which reports (DSN, RFC 3461), and will see to them.
+    """
+
+    answers: list[Response]
+    is_tls: bool
+    told_on: bool
 
 
 class Pool:
@@ -27,7 +41,7 @@ class Pool:
 
     def __init__(self, hop: Hop, patience: Patience) -> None:
         self.hop = hop
-        self.used = 0.0  # when last, by the monotonic clock
+        self._busy = 0  # messages that wait or are on their way
         self._patience = patience
         self._idle_seconds = hop.idle_seconds
         self._places = asyncio.Semaphore(hop.connections)
@@ -35,7 +49,7 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._goodbyes: set[asyncio.Task[None]] = set()
 
-    async def send(self, outgoing: Outgoing, name: str) -> list[Response]:
+    async def send(self, outgoing: Outgoing, name: str) -> Sent:
         """One transaction, over a connection that is there or a new one; see `Connection.send`.
 
         A hop may hang up on an idle connection at any time. If it does so before it had the content, the message is
@@ -49,16 +63,26 @@ class Pool:
             HopError: there is no connection to be had.
             TransferError: nobody knows what became of the message.
         """
+        self._busy += 1
+        try:
+            return await self._send(outgoing, name)
+        finally:
+            self._busy -= 1
+
+    async def _send(self, outgoing: Outgoing, name: str) -> Sent:
         async with self._places:
-            kept = self._take()
-            if kept:
-                answers = await self._send_over_kept(kept, outgoing)
-                if answers:
-                    return answers
-            connection = await Connection.open(self.hop, name, self._patience)
-            answers = await connection.send(outgoing)
-            self._keep(connection)
-            return answers
+            connection = self._take()
+            answers = await self._send_over_kept(connection, outgoing) if connection else []
+            if connection is None or not answers:
+                connection = await Connection.open(self.hop, name, self._patience)
+                answers = await connection.send(outgoing)
+                self._keep(connection)
+            return Sent(answers, connection.is_tls, "DSN" in connection.extensions)
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether there are neither messages on their way nor connections."""
+        return not self._idle and not self._goodbyes and not self._busy
 
     async def close(self) -> None:
         """Says goodbye to the idle connections; those in use go when their message is through."""
@@ -91,13 +115,12 @@ class Pool:
         return None
 
     def _keep(self, connection: Connection) -> None:
-        self.used = time.monotonic()
         if connection.is_stale:
             connection.abort()
         elif connection.messages >= _MAX_MESSAGES or not self._idle_seconds:
             self._say_goodbye(connection)
         else:
-            self._idle.append((connection, self.used))
+            self._idle.append((connection, time.monotonic()))
             self._wait_to_sweep()
 
     def _wait_to_sweep(self) -> None:

@@ -38,7 +38,7 @@ class Schedule:
             chance: a random number of 0 to 1.
         """
         wait = min(self.first * 2.0 ** min(attempts - 1, 60), self.longest)
-        return max(now + 1.0, min(now + wait * (1 + self.jitter * (2 * chance - 1)), expires))
+        return min(now + wait * (1 + self.jitter * (2 * chance - 1)), max(expires, now + 1.0))
 
     def expires(self, accepted_at: float, sender: Sender) -> float:
         """When a message is given up: at its age, or earlier if the sender wants it back by then (RFC 2852 4)."""

@@ -83,7 +83,7 @@ class Forward:
         try:
             header = received(message, time.time())
             outgoing = Outgoing(message.sender, message.recipients, message.content, header, all_or_none=True)
-            answers = await self._pool.send(outgoing, message.session.server_name)
+            answers = (await self._pool.send(outgoing, message.session.server_name)).answers
         except (HopError, TransferError, ValueError) as error:
             reply = error.response.reply() if isinstance(error, HopError) else _UNKNOWN
             return StoreError(reply, f"message {message.id}: {error}")

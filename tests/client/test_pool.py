@@ -14,7 +14,7 @@ PATIENCE = Patience(connect=5, command=5, block=5, end=5)
 
 
 async def send(pool: Pool) -> list[int]:
-    return [answer.code for answer in await pool.send(outgoing(), "client.example")]
+    return [answer.code for answer in (await pool.send(outgoing(), "client.example")).answers]
 
 
 def test_a_connection_is_used_again() -> None:
