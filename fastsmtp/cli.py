@@ -112,7 +112,26 @@ def _user() -> click.Command:
     return user
 
 
-_ELSEWHERE = {"ctl": _ctl, "deliver": _deliver, "healthcheck": _healthcheck, "user": _user}
+def _consume() -> click.Command:
+    from fastsmtp.consume_commands import consume
+
+    return consume
+
+
+def _queue() -> click.Command:
+    from fastsmtp.queue_commands import queue
+
+    return queue
+
+
+_ELSEWHERE = {
+    "consume": _consume,
+    "ctl": _ctl,
+    "deliver": _deliver,
+    "healthcheck": _healthcheck,
+    "queue": _queue,
+    "user": _user,
+}
 
 
 class _Commands(click.Group):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .contract import Item, LeaseLostError, Mail, QueueError, State, Statistics, Summary
 from .queue import Queue
 from .schemes import check_url, describe
+from .verdicts import Reject, Retry
 
 __all__ = [
     "Item",
@@ -12,6 +13,8 @@ __all__ = [
     "Mail",
     "Queue",
     "QueueError",
+    "Reject",
+    "Retry",
     "State",
     "Statistics",
     "Summary",

@@ -76,6 +76,10 @@ class PostgreSQLBackend:
                     self._complain(error)
         return [shard for shard in self._shards if shard.name]
 
+    @property
+    def missing(self) -> Sequence[str]:
+        return [shard.title for shard in self._shards if not shard.name]
+
     async def put(self, mails: Sequence[Mail]) -> Sequence[QueueError | None]:
         """As `Shard.put`; what one database does not take for a reason of its own is offered to the next one."""
         errors: list[QueueError | None] = [None] * len(mails)

@@ -17,7 +17,7 @@ from .codec import by_destination, decode_notes, decode_recipients, decode_sende
 from .contract import Mail, QueueError, State, Statistics, Summary
 from .postgresql_link import Connection, Link
 from .postgresql_put import MAX_STATEMENT, Numbers, Rows
-from .shard import Claim, Filter, Found, Outcome, Wanted
+from .shard import Claim, Filter, Found, Outcome, Wanted, statistics
 
 _STATS_TIMEOUT: Final = 5.0  # seconds
 _MAX_REMOVED: Final = 1000  # items in one statement
@@ -185,9 +185,7 @@ class PostgreSQLShard:
     # -- for people ---------------------------------------------------------------------------------------------------
 
     async def stats(self) -> Statistics:
-        rows = await self.outward.do(lambda connection: connection.fetch(sql.STATS), _STATS_TIMEOUT)
-        oldest = [first for state, _, first in rows if state < State.HELD]
-        return Statistics({State(state): count for state, count, _ in rows}, min(oldest, default=None))
+        return statistics(await self.outward.do(lambda connection: connection.fetch(sql.STATS), _STATS_TIMEOUT))
 
     async def ls(self, which: Filter) -> list[Summary]:
         state = None if which.state is None else int(which.state)

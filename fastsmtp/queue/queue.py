@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from fastsmtp.protocol.replies import TEMPORARY_FAILURE
+
 from .consumption import Consumption
 from .contract import Item, Mail, QueueError, State, Statistics, Summary
 from .leases import Leases
@@ -98,7 +100,7 @@ class Queue:
             for state, count in found.items.items():
                 items[state] += count
             oldest += [found.oldest] if found.oldest is not None else []
-        return Statistics(items, min(oldest, default=None), tuple(unreachable))
+        return Statistics(items, min(oldest, default=None), (*unreachable, *self._backend.missing))
 
     async def ls(self, state: State | None = None, destination: str | None = None, limit: int = 100) -> list[Summary]:
         """Items of all shards, the oldest first.
@@ -107,7 +109,7 @@ class Queue:
             QueueError: a shard does not answer.
         """
         which = Filter(state, destination, limit)
-        shards = await self._backend.shards()
+        shards = await self._all_shards()
         found = [item for shard in shards for item in await shard.ls(which)]
         return sorted(found, key=lambda item: item.accepted_at)[:limit]
 
@@ -157,8 +159,14 @@ class Queue:
             done += [f"{shard.name}-{key}" for key in sorted(await act(shard, keys))]
         return done
 
+    async def _all_shards(self) -> Sequence[Shard]:
+        shards = await self._backend.shards()
+        if self._backend.missing:
+            raise QueueError(TEMPORARY_FAILURE, f"not reachable: {', '.join(self._backend.missing)}")
+        return shards
+
     async def _places(self, ids: Iterable[str]) -> list[tuple[Shard, list[int]]]:
-        shards = {shard.name: shard for shard in await self._backend.shards()}
+        shards = {shard.name: shard for shard in await self._all_shards()}
         keys: dict[str, list[int]] = {}
         for item_id in ids:
             parts = _ID.fullmatch(item_id)

@@ -6,7 +6,7 @@ was opened; what it cannot do it raises as `QueueError`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -158,6 +158,13 @@ class Shard(Protocol):
         ...
 
 
+def statistics(rows: Iterable[tuple[int, int, float]]) -> Statistics:
+    """What rows say, each of a state, how many items are in it, and when the oldest of them was accepted."""
+    found = list(rows)
+    oldest = [accepted_at for state, _, accepted_at in found if state < State.HELD]
+    return Statistics({State(state): count for state, count, _ in found}, min(oldest, default=None))
+
+
 class Backend(Protocol):
     """The shards of a queue. It is entered before it is used, on the event loop."""
 
@@ -166,7 +173,12 @@ class Backend(Protocol):
     async def __aexit__(self, *exc_info: object) -> None: ...
 
     async def shards(self) -> Sequence[Shard]:
-        """All that there are by now and can be used."""
+        """All that there are by now and can be used; `missing` names the others."""
+        ...
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Shards that could not be opened yet, for people."""
         ...
 
     async def put(self, mails: Sequence[Mail]) -> Sequence[QueueError | None]:

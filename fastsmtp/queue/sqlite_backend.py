@@ -36,6 +36,7 @@ class SQLiteBackend:
         self._slot = slot
         self._shards: dict[str, SQLiteShard] = {}
         self._bell = Bell(os.path.join(self._path, "bell"))
+        self._missing: set[str] = set()  # slots whose database cannot be opened
         self._seen = 0  # when the directory was looked at, by its own clock
 
     @staticmethod
@@ -95,11 +96,17 @@ class SQLiteBackend:
         return list(self._shards.values())
 
     async def _open_another(self, slot: str) -> None:
+        self._missing.discard(slot)
         try:
             await self._open(slot, owned=False)
         except QueueError as error:  # the others go on
+            self._missing.add(slot)
             self._seen = 0
             _log.error("%s", error)
+
+    @property
+    def missing(self) -> Sequence[str]:
+        return [os.path.join(self._path, slot) for slot in sorted(self._missing)]
 
     async def put(self, mails: Sequence[Mail]) -> Sequence[QueueError | None]:
         return await self._shards["0" if self._slot is None else str(self._slot)].put(mails)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FILE_FROM: Final = 64 * 1024  # octets
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_Message = tuple[str, float, str, int, str | None, bytes | None]  # the row behind its number and count of items
+_Message = tuple[str, str, int, str | None, bytes | None]  # the row behind its number and count of items
 
 
 class Put(Operation[Sequence[QueueError | None]]):
@@ -49,14 +49,13 @@ class Put(Operation[Sequence[QueueError | None]]):
             database.bodies.sync()
 
     def _row(self, mail: Mail, database: Database) -> _Message:
-        accepted_at = self._now if mail.accepted_at is None else mail.accepted_at
         size = len(mail.trace) + len(mail.content)
         sender = encode_sender(mail.sender)
         if size < _FILE_FROM:
-            return mail.message_id, accepted_at, sender, size, None, b"".join((mail.trace, mail.content))
+            return mail.message_id, sender, size, None, b"".join((mail.trace, mail.content))
         file = database.bodies.write(mail.trace, mail.content)
         self._files.append(file)
-        return mail.message_id, accepted_at, sender, size, file, None
+        return mail.message_id, sender, size, file, None
 
     def apply(self, database: Database) -> Sequence[QueueError | None]:
         """One row for each message, and one for each of its destinations."""
@@ -67,11 +66,12 @@ class Put(Operation[Sequence[QueueError | None]]):
         items: list[tuple[object, ...]] = []
         for mail, message, destinations in self._rows or ():
             messages.append((number, len(destinations), *message))
+            accepted_at = self._now if mail.accepted_at is None else mail.accepted_at
             due = self._now if mail.not_before is None else mail.not_before
             state = int(State.READY if due <= self._now else State.DEFERRED)
             rank = -(mail.sender.priority or 0)
             for offset, (domain, recipients) in enumerate(destinations):
-                items.append((number + offset, number, domain, recipients, state, rank, due))
+                items.append((number + offset, number, domain, recipients, state, rank, accepted_at, due))
             number += len(destinations)
         connection.executemany(INSERT_MESSAGE, messages)
         connection.executemany(INSERT_ITEM, items)

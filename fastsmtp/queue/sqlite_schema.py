@@ -20,7 +20,6 @@ MIGRATIONS: Final = (
         id INTEGER PRIMARY KEY,
         items INTEGER NOT NULL,
         message_id TEXT NOT NULL,
-        accepted_at REAL NOT NULL,
         sender TEXT NOT NULL,
         size INTEGER NOT NULL,
         file TEXT,
@@ -33,6 +32,7 @@ MIGRATIONS: Final = (
         recipients TEXT NOT NULL,
         state INTEGER NOT NULL,
         rank INTEGER NOT NULL,
+        accepted_at REAL NOT NULL,
         due REAL NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         token INTEGER,
@@ -44,9 +44,10 @@ MIGRATIONS: Final = (
     """,
 )
 
-INSERT_MESSAGE: Final = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_MESSAGE: Final = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_ITEM: Final = """
-    INSERT INTO items (id, message, destination, recipients, state, rank, due) VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO items (id, message, destination, recipients, state, rank, accepted_at, due)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 LAST_NUMBER: Final = "SELECT id + items FROM messages ORDER BY id DESC LIMIT 1"
 
@@ -62,9 +63,9 @@ NEXT_DESTINATION: Final = "SELECT min(destination) FROM items WHERE state = 0 AN
 TAKE: Final = """
     UPDATE items SET state = 2, due = ?, token = ?
     WHERE id IN (SELECT id FROM items WHERE state = 0 AND destination = ? ORDER BY rank, due LIMIT ?)
-    RETURNING id, message, recipients, attempts, reason, notes
+    RETURNING id, message, recipients, accepted_at, attempts, reason, notes
 """
-MESSAGE: Final = "SELECT message_id, accepted_at, sender, file, content FROM messages WHERE id = ?"
+MESSAGE: Final = "SELECT message_id, sender, file, content FROM messages WHERE id = ?"
 
 FINISH: Final = "DELETE FROM items WHERE id = ? AND token = ? RETURNING message"
 DROP: Final = "DELETE FROM items WHERE id = ? RETURNING message"
@@ -82,9 +83,7 @@ CHANGE: Final = """
 EXTEND: Final = "UPDATE items SET due = ? WHERE id = ? AND token = ? AND state = 2"
 GIVE_BACK: Final = "UPDATE items SET state = 0, token = NULL WHERE id = ? AND token = ? AND state = 2"
 
-OLDEST: Final = """
-    SELECT accepted_at FROM messages WHERE id = (SELECT message FROM items WHERE state < 3 ORDER BY id LIMIT 1)
-"""
+STATS: Final = "SELECT state, count(*), min(accepted_at) FROM items GROUP BY state"
 SUMMARY: Final = """
     SELECT items.id, message_id, state, destination, sender, recipients, size, accepted_at, due, attempts, reason, notes
     FROM items JOIN messages ON messages.id = items.message

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from . import sqlite_schema as sql
 from .codec import decode_notes, decode_recipients, decode_sender
 from .contract import Mail, QueueError, State, Statistics, Summary
-from .shard import Claim, Filter, Found, Outcome, Wanted
+from .shard import Claim, Filter, Found, Outcome, Wanted, statistics
 from .sqlite_database import Database
 from .sqlite_put import Drop, Put, as_queue_error, delete_message
 from .sqlite_writer import Operation, Writer
@@ -131,7 +131,7 @@ class SQLiteShard:
             if value is not None:
                 conditions.append(f"{column} = ?")
                 values.append(value)
-        query = f"{sql.SUMMARY} WHERE {' AND '.join(conditions)} ORDER BY items.id LIMIT ?"
+        query = f"{sql.SUMMARY} WHERE {' AND '.join(conditions)} ORDER BY accepted_at, items.id LIMIT ?"
         for row in database.connection.execute(query, (*values, which.limit)):
             yield self._summary(row)
 
@@ -195,8 +195,8 @@ def _claim(database: Database, wanted: Wanted) -> Found:
 
 
 def _claimed(database: Database, destination: str, token: int, row: tuple[Any, ...]) -> Claim | None:
-    key, message, recipients, attempts, reason, notes = row
-    message_id, accepted_at, sender, file, content = database.connection.execute(sql.MESSAGE, (message,)).fetchone()
+    key, message, recipients, accepted_at, attempts, reason, notes = row
+    message_id, sender, file, content = database.connection.execute(sql.MESSAGE, (message,)).fetchone()
     try:
         octets = memoryview(content) if file is None else database.bodies.read(file)
     except OSError as error:  # the item is not lost: somebody may bring the file back
@@ -217,7 +217,5 @@ def _executemany(database: Database, statement: str, rows: Collection[tuple[int,
 
 
 def _stats(database: Database) -> Statistics:
-    execute = database.connection.execute
-    counts = {state: execute(f"SELECT count(*) FROM items WHERE state = {int(state)}").fetchone()[0] for state in State}
-    (oldest,) = execute(sql.OLDEST).fetchone() or (None,)
-    return Statistics(counts, oldest)
+    rows = database.connection.execute(sql.STATS).fetchall()
+    return statistics(rows)

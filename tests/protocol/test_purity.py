@@ -29,7 +29,11 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "store": {"protocol", "handler", "queue"},
     "server": {"protocol", "handler", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
-    "cli": {"server", "config", "user_commands", "control_commands"},
+    "supervision": {"server"},
+    "consumer": {"queue"},
+    "queue_commands": {"queue", "config"},
+    "consume_commands": {"queue", "queue_commands", "consumer", "server", "supervision"},
+    "cli": {"server", "config", "user_commands", "control_commands", "queue_commands", "consume_commands"},
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -78,7 +82,7 @@ def test_the_order_has_no_circle() -> None:
         "store",
     ]
     order += ["control_commands"]
-    order += ["server", "serving", "cli", "__main__"]
+    order += ["server", "serving", "supervision", "consumer", "queue_commands", "consume_commands", "cli", "__main__"]
     for position, part in enumerate(order):
         assert MAY_IMPORT[part] <= set(order[:position])
 

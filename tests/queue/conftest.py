@@ -44,5 +44,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty queue, on each of the engines."""
     if request.param == "queue":
         return f"queue:{tmp_path}/queue"
-    make: Callable[[], str] = request.getfixturevalue("new_database")
-    return make()
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    server.sql("DROP SCHEMA IF EXISTS fastsmtp CASCADE")
+    return server.url
