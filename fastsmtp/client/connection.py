@@ -13,6 +13,8 @@ import ssl
 from dataclasses import replace
 from typing import Final
 
+from fastsmtp.protocol.envelope import Recipient, Sender
+
 from .dialogue import Dialogue, Patience
 from .errors import HandshakeError, HopError, TransferError
 from .extensions import Extensions, read_extensions
@@ -84,6 +86,11 @@ class Connection:
         """
         self.messages += 1
         return await Transaction(self._dialogue, self.extensions, self.hop.lmtp, outgoing).run()
+
+    async def verify(self, recipient: Recipient) -> list[Response]:
+        """What it says to one recipient, without a message; raises what `send` raises."""
+        probe = Outgoing(Sender("", ""), [recipient], memoryview(b""))
+        return await Transaction(self._dialogue, self.extensions, self.hop.lmtp, probe).probe()
 
     async def quit(self) -> None:
         """Close it in good order."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
+
+from fastsmtp.protocol.envelope import Recipient
 
 from .connection import Connection
 from .dialogue import Patience
@@ -15,6 +18,9 @@ from .outgoing import Outgoing
 from .responses import Response
 
 _MAX_MESSAGES: Final = 100  # over one connection; many servers stop there
+
+
+_Talk = Callable[[Connection], Awaitable[list[Response]]]
 
 
 class Sent(NamedTuple):
@@ -36,13 +42,13 @@ class Pool:
 
     Args:
         hop: where to, over how many connections, and for how long an idle one is kept.
-        patience: how long to wait for the hop.
+        patience: how long to wait for the hop; None: as long as RFC 5321 asks for.
     """
 
-    def __init__(self, hop: Hop, patience: Patience) -> None:
+    def __init__(self, hop: Hop, patience: Patience | None = None) -> None:
         self.hop = hop
         self._busy = 0  # messages that wait or are on their way
-        self._patience = patience
+        self._patience = patience or Patience()
         self._idle_seconds = hop.idle_seconds
         self._places = asyncio.Semaphore(hop.connections)
         self._idle: deque[tuple[Connection, float]] = deque()  # since when; the longest idle one first
@@ -63,21 +69,21 @@ class Pool:
             HopError: there is no connection to be had.
             TransferError: nobody knows what became of the message.
         """
-        self._busy += 1
-        try:
-            return await self._send(outgoing, name)
-        finally:
-            self._busy -= 1
+        answers, connection = await self._talk(lambda connection: connection.send(outgoing), name)
+        return Sent(answers, connection.is_tls, "DSN" in connection.extensions)
 
-    async def _send(self, outgoing: Outgoing, name: str) -> Sent:
-        async with self._places:
-            connection = self._take()
-            answers = await self._send_over_kept(connection, outgoing) if connection else []
-            if connection is None or not answers:
-                connection = await Connection.open(self.hop, name, self._patience)
-                answers = await connection.send(outgoing)
-                self._keep(connection)
-            return Sent(answers, connection.is_tls, "DSN" in connection.extensions)
+    async def verify(self, recipient: Recipient, name: str) -> Response:
+        """What the hop says to a recipient, without a message: RCPT from the null sender, and RSET.
+
+        Args:
+            recipient: who.
+            name: as for `send`.
+
+        Raises:
+            HopError, TransferError: nobody answers.
+        """
+        answers, _ = await self._talk(lambda connection: connection.verify(recipient), name)
+        return answers[0]
 
     @property
     def is_unused(self) -> bool:
@@ -91,15 +97,31 @@ class Pool:
         if self._goodbyes:
             await asyncio.wait(self._goodbyes)
 
-    async def _send_over_kept(self, connection: Connection, outgoing: Outgoing) -> list[Response]:
+    async def _talk(self, talk: _Talk, name: str) -> tuple[list[Response], Connection]:
+        """Over a connection that is there, or a new one; and over a new one if the hop has left the other one."""
+        self._busy += 1
+        try:
+            async with self._places:
+                connection = self._take()
+                answers = await self._talk_over_kept(connection, talk) if connection else []
+                if connection is None or not answers:
+                    connection = await Connection.open(self.hop, name, self._patience)
+                    answers = await talk(connection)
+                    self._keep(connection)
+                return answers, connection
+        finally:
+            self._busy -= 1
+
+    async def _talk_over_kept(self, connection: Connection, talk: _Talk) -> list[Response]:
         """The answers, or none if the connection was of no use any more."""
         try:
-            answers = await connection.send(outgoing)
+            answers = await talk(connection)
         except TransferError as error:
             if error.before_content:
                 return []
             raise
-        if any(answer.code == 421 for answer in answers):  # RFC 5321 3.8: it says goodbye, and has taken nothing
+        # RFC 5321 3.8: with 421 it says goodbye; if it took nobody it has nothing.
+        if any(answer.code == 421 for answer in answers) and not any(answer.is_ok for answer in answers):
             connection.abort()
             return []
         self._keep(connection)

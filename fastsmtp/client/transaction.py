@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Final
 
 from .dialogue import Dialogue
@@ -37,8 +37,15 @@ class Transaction:
 
     async def run(self) -> list[Response]:
         """See `Connection.send`."""
+        return await self._finish(self._run())
+
+    async def probe(self) -> list[Response]:
+        """Only the envelope: what the hop says to the recipients."""
+        return await self._finish(self._probe())
+
+    async def _finish(self, work: Coroutine[None, None, None]) -> list[Response]:
         try:
-            await self._run()
+            await work
         except TransferError as error:
             self._dialogue.abort()
             raise TransferError(error.reason, before_content=not self._content_begun) from None
@@ -56,6 +63,10 @@ class Transaction:
             return
         finals = await (self._chunks(taken) if "CHUNKING" in self._extensions else self._data(taken))
         self._answers.update(zip(taken, finals, strict=True))
+
+    async def _probe(self) -> None:
+        if self._is_acceptable() and await self._envelope():
+            await self._reset()
 
     def _is_acceptable(self) -> bool:
         """Judges the message by what the hop offers, before a word is said of it."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fastsmtp.client import Patience, Pool, TransferError
-from tests.client.hops import CLOSE, PLAIN, FakeHop, outgoing, running
+from tests.client.hops import CLOSE, CONTENT, PLAIN, FakeHop, outgoing, running, to
 
 PATIENCE = Patience(connect=5, command=5, block=5, end=5)
 
@@ -95,5 +95,30 @@ def test_after_the_content_nothing_is_sent_a_second_time() -> None:
             assert len(fake.contents) == 2
             assert await send(pool) == [250]
             await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_recipient_is_verified_without_a_message() -> None:
+    async def main() -> None:
+        async with running(FakeHop(answers={"RCPT": ["550 5.1.1 no such user"]}, lmtp=True)) as fake:
+            pool = Pool(fake.hop, PATIENCE)
+            answers = [await pool.verify(to("bob@b.example")[0], "client.example") for _ in range(2)]
+            assert [str(answer) for answer in answers] == ["550 5.1.1 no such user", "250 2.1.5 ok"]
+            assert await send(pool) == [250]
+            await pool.close()
+            size = f" SIZE={len(CONTENT)}"
+            assert fake.commands[1:] == [
+                "MAIL FROM:<> SIZE=0",
+                "RCPT TO:<bob@b.example>",
+                "RSET",
+                "MAIL FROM:<> SIZE=0",
+                "RCPT TO:<bob@b.example>",
+                "RSET",
+                f"MAIL FROM:<alice@example.com>{size}",
+                "RCPT TO:<bob@example.org>",
+                f"BDAT {len(CONTENT)} LAST",
+                "QUIT",
+            ]
 
     asyncio.run(main())

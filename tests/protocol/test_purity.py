@@ -26,14 +26,25 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "user_commands": {"users"},
     "control_commands": {"config"},
     "queue": {"protocol"},
-    "store": {"protocol", "handler", "queue"},
+    "client": {"protocol"},
+    "store": {"protocol", "handler", "queue", "client"},
     "server": {"protocol", "handler", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
     "supervision": {"server"},
     "consumer": {"queue"},
     "queue_commands": {"queue", "config"},
     "consume_commands": {"queue", "queue_commands", "consumer", "server", "supervision"},
-    "cli": {"server", "config", "user_commands", "control_commands", "queue_commands", "consume_commands"},
+    "delivery": {"protocol", "queue", "client"},
+    "delivery_commands": {"queue_commands", "client", "delivery", "server", "supervision"},
+    "cli": {
+        "server",
+        "config",
+        "user_commands",
+        "control_commands",
+        "queue_commands",
+        "consume_commands",
+        "delivery_commands",
+    },
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -79,10 +90,12 @@ def test_the_order_has_no_circle() -> None:
         "users",
         "user_commands",
         "queue",
+        "client",
         "store",
     ]
     order += ["control_commands"]
-    order += ["server", "serving", "supervision", "consumer", "queue_commands", "consume_commands", "cli", "__main__"]
+    order += ["server", "serving", "supervision", "consumer", "delivery"]
+    order += ["queue_commands", "consume_commands", "delivery_commands", "cli", "__main__"]
     for position, part in enumerate(order):
         assert MAY_IMPORT[part] <= set(order[:position])
 
