@@ -6,14 +6,18 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import uvloop
 
 from fastsmtp.client import Hop, Outgoing
 from fastsmtp.protocol.envelope import Recipient, Sender
 
 CLOSE = "close"  # as an answer: hang up without a word
+T = TypeVar("T")
 EVERYTHING = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 1000000", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING")
 PLAIN = ("PIPELINING", "8BITMIME", "SMTPUTF8", "DSN")
 CONTENT = b"Subject: test\r\n\r\nhello\r\n"
@@ -31,6 +35,7 @@ class FakeHop:
         commands: all that was said to it, without content.
         contents: of messages, with dots unstuffed.
         connections: how many there were.
+        on_content: called when there is content, before the answer.
     """
 
     keywords: tuple[str, ...] = EVERYTHING
@@ -43,6 +48,7 @@ class FakeHop:
     port: int = 0
     open: set[socket.socket] = field(default_factory=set)
     talks: list[threading.Thread] = field(default_factory=list)
+    on_content: Callable[[], object] = bool
 
     def __post_init__(self) -> None:
         self.answers = {key: list(answers) for key, answers in self.answers.items()}  # they are used up
@@ -150,6 +156,7 @@ class _Talk:
 
     def finish(self, content: bytes) -> None:
         self.hop.contents.append(content)
+        self.hop.on_content()
         for _ in range(self.recipients if self.hop.lmtp else 1):
             self.say(".", "250 2.0.0 taken")
 
@@ -161,6 +168,22 @@ class _Talk:
             self.connection = self.hop.context.wrap_socket(self.connection, server_side=True)
             self.hop.open.add(self.connection)
             self.file = self.connection.makefile("rb")
+
+
+@contextmanager
+def running_in_thread(hop: FakeHop) -> Iterator[FakeHop]:
+    """A hop that listens on loopback, for clients in other processes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hop.port = listener.getsockname()[1]
+        accepting = threading.Thread(target=hop.accept, args=(listener,))
+        accepting.start()
+        try:
+            yield hop
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            hop.hang_up()
+            accepting.join()
+            hop.join()
 
 
 @asynccontextmanager
@@ -178,6 +201,12 @@ async def running(hop: FakeHop) -> AsyncIterator[FakeHop]:
             await asyncio.to_thread(accepting.join)
             await asyncio.to_thread(hop.join)  # while the loop closes what the client has dropped
             hop.talks.clear()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a test's coroutine on the event loop that servers and deliverers have."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def to(*addresses: str) -> list[Recipient]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from dataclasses import replace
@@ -13,7 +12,7 @@ import trustme
 
 from fastsmtp.client import Connection, Hop, HopError, Patience, Response, TransferError
 from fastsmtp.protocol.envelope import Recipient, Sender
-from tests.client.hops import CLOSE, CONTENT, EVERYTHING, PLAIN, FakeHop, outgoing, running
+from tests.client.hops import CLOSE, CONTENT, EVERYTHING, PLAIN, FakeHop, outgoing, run, running
 
 PATIENCE = Patience(connect=5, command=5, block=5, end=5)
 
@@ -29,7 +28,7 @@ def converse(fake: FakeHop, *messages: object, hop: Hop | None = None) -> list[l
             await connection.quit()
             return answers
 
-    return asyncio.run(main())
+    return run(main())
 
 
 def codes(answers: list[Response]) -> list[int]:
@@ -206,7 +205,7 @@ def test_a_silent_hop_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel connects, nobody talks
         hop = Hop("127.0.0.1", silent.getsockname()[1])
         with pytest.raises(HopError, match="gives no answer, not within"):
-            asyncio.run(Connection.open(hop, "c.example", PATIENCE._replace(command=0.1)))
+            run(Connection.open(hop, "c.example", PATIENCE._replace(command=0.1)))
 
 
 @pytest.mark.parametrize("answers", [{"banner": ["554 no service"]}, {"EHLO": ["421 busy"]}, {"banner": [CLOSE]}])
@@ -218,7 +217,7 @@ def test_a_hop_that_does_not_want_us_says_nothing_of_the_message(answers: dict[s
 
 def test_nobody_there() -> None:
     with pytest.raises(HopError, match="Connect"):
-        asyncio.run(Connection.open(Hop("127.0.0.1", 1), "c.example", PATIENCE))
+        run(Connection.open(Hop("127.0.0.1", 1), "c.example", PATIENCE))
 
 
 # -- TLS and AUTH -----------------------------------------------------------------------------------------------------

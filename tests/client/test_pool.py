@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fastsmtp.client import Patience, Pool, TransferError
-from tests.client.hops import CLOSE, CONTENT, PLAIN, FakeHop, outgoing, running, to
+from tests.client.hops import CLOSE, CONTENT, PLAIN, FakeHop, outgoing, run, running, to
 
 PATIENCE = Patience(connect=5, command=5, block=5, end=5)
 
@@ -27,7 +27,7 @@ def test_a_connection_is_used_again() -> None:
             await pool.close()
             assert fake.verbs[-1] == "QUIT"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_there_are_no_more_connections_than_allowed() -> None:
@@ -38,7 +38,7 @@ def test_there_are_no_more_connections_than_allowed() -> None:
             assert fake.connections == 2
             await pool.close()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_idle_connection_is_closed() -> None:
@@ -52,7 +52,7 @@ def test_an_idle_connection_is_closed() -> None:
             assert fake.connections == 2
             await pool.close()
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("answer", [CLOSE, "421 4.3.2 goodbye"])
@@ -67,7 +67,7 @@ def test_a_hop_that_hangs_up_on_a_kept_connection_is_called_again(verb: str, ans
             assert (fake.connections, len(fake.contents)) == (2, 2)
             await pool.close()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_closed_connection_is_noticed_before_it_is_used() -> None:
@@ -81,7 +81,7 @@ def test_a_closed_connection_is_noticed_before_it_is_used() -> None:
             assert fake.connections == 2
             await pool.close()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_after_the_content_nothing_is_sent_a_second_time() -> None:
@@ -96,7 +96,7 @@ def test_after_the_content_nothing_is_sent_a_second_time() -> None:
             assert await send(pool) == [250]
             await pool.close()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_recipient_is_verified_without_a_message() -> None:
@@ -121,4 +121,4 @@ def test_a_recipient_is_verified_without_a_message() -> None:
                 "QUIT",
             ]
 
-    asyncio.run(main())
+    run(main())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from fastsmtp.client import Hop
 from fastsmtp.delivery import resolver
 from fastsmtp.delivery.resolver import Resolver
 from fastsmtp.delivery.routes import Exchangers, NoRouteError, Relay
+from tests.client.hops import run
 from tests.delivery.name_server import Zone, name_server
 
 ZONE: Zone = {
@@ -54,7 +53,7 @@ def hosts(domain: str, times: int = 1) -> list[list[tuple[str, str]]]:
                 found.append([(hop.host, hop.address) for hop in hops])
             return found
 
-    return asyncio.run(main())
+    return run(main())
 
 
 A = ("a.example", "127.0.0.1")
@@ -124,9 +123,9 @@ def test_answers_are_kept() -> None:
                 await routes.hops("implicit.example")
             return server.asked
 
-    assert sorted(asyncio.run(main())) == ["implicit.example A", "implicit.example AAAA", "implicit.example MX"]
+    assert sorted(run(main())) == ["implicit.example A", "implicit.example AAAA", "implicit.example MX"]
 
 
 def test_a_relay_takes_everything() -> None:
     hop = Hop("relay.example")
-    assert list(asyncio.run(Relay(hop).hops("x.example"))) == [hop]
+    assert list(run(Relay(hop).hops("x.example"))) == [hop]
