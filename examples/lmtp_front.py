@@ -2,7 +2,8 @@
 
 In this directory, with Dovecot's socket in LMTP:
 
-    LMTP=lmtp://unix:/run/dovecot/lmtp fastsmtp serve lmtp_front:Front --store forward:lmtp://unix:/run/dovecot/lmtp
+    export LMTP=lmtp://unix:/run/dovecot/lmtp
+    fastsmtp serve lmtp_front:Front --store forward:$LMTP
 
 The server asks Dovecot at RCPT, so that nobody has to return mail for strangers. The store hands each message on: 250
 means that Dovecot has it.
