@@ -6,13 +6,13 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
 
 from .contract import Mail, QueueError
 from .sqlite_bell import Bell
+from .sqlite_database import make_directory
 from .sqlite_shard import SQLiteShard
 
 _log = logging.getLogger("fastsmtp.queue")
@@ -62,8 +62,7 @@ class SQLiteBackend:
             QueueError: one cannot be used; the reason names the path.
         """
         try:
-            with suppress(FileExistsError):
-                os.mkdir(self._path, 0o700)
+            make_directory(self._path)
             self._bell.open()
         except OSError as error:
             raise QueueError(TEMPORARY_FAILURE, f"queue {self._path}: {error}") from error

@@ -51,7 +51,7 @@ class Database:
     def __init__(self, path: str, owned: bool) -> None:
         self.path = path
         self.owned = owned
-        _make_directory(path)
+        self._make_directories()
         try:
             self._open()
             if owned:
@@ -60,8 +60,12 @@ class Database:
             if not (owned and is_corrupt(error)):
                 raise
             self.put_aside(error)
-            _make_directory(path)
+            self._make_directories()
             self._open()
+
+    def _make_directories(self) -> None:
+        make_directory(self.path)
+        make_directory(os.path.join(self.path, "bodies"))
 
     def _open(self) -> None:
         file = os.path.join(self.path, "queue.db")
@@ -153,13 +157,21 @@ def _new_name() -> str:
     return os.urandom(4).hex()
 
 
-def _make_directory(path: str) -> None:
-    """Its parent must exist: a volume that is not mounted shall be an error, not mail on the wrong disk."""
-    os.makedirs(path, 0o700, exist_ok=True)
-    bodies = os.path.join(path, "bodies")
-    os.makedirs(bodies, 0o700, exist_ok=True)
-    _sync_directory(path)
-    _sync_directory(os.path.dirname(path))
+def make_directory(path: str) -> None:
+    """Makes a directory whose entry lasts; one that exists may have been made a moment ago, by another worker.
+
+    Its parent must exist: a volume that is not mounted shall be an error, not mail on the wrong disk.
+    """
+    made = True
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        made = False
+    try:
+        _sync_directory(os.path.dirname(path))
+    except PermissionError:  # a parent that we may not read has not been changed by us
+        if made:
+            raise
 
 
 def _sync_directory(path: str) -> None:

@@ -3,8 +3,8 @@
     python -m loadtest.durability.kills --seconds 120 queue
     python -m loadtest.durability.kills --seconds 120 postgresql
 
-Workers, the master, consumers, their parent and, where it is the store, PostgreSQL get SIGKILL at random moments. In the
-end all are left alone until the queue is empty. Then must hold: acknowledged <= consumed <= sent, as sets. What was
+Workers, the master, consumers, their parent and, where it is the store, PostgreSQL get SIGKILL at random moments. In
+the end all are left alone until the queue is empty. Then must hold: acknowledged <= consumed <= sent, as sets. What was
 consumed more than once is counted; it may be no more than what was in hand when something was killed.
 """
 
