@@ -61,7 +61,7 @@ class Link:
                 self._connection = None
 
     async def do(
-        self, work: Callable[[Connection], Awaitable[_Result]], seconds: float = _STATEMENT_TIMEOUT
+        self, work: Callable[[Connection], Awaitable[_Result]], seconds: float | None = None
     ) -> _Result:
         """Has something done with the connection, within so many seconds.
 
@@ -72,7 +72,7 @@ class Link:
             connection = self._connection if self.is_open else await self._connect()
             assert connection is not None
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(seconds or _STATEMENT_TIMEOUT):
                     return await work(connection)
             except asyncpg.PostgresError as error:
                 if isinstance(error, asyncpg.OperatorInterventionError):

@@ -66,7 +66,11 @@ class SQLiteBackend:
             self._bell.open()
         except OSError as error:
             raise QueueError(TEMPORARY_FAILURE, f"queue {self._path}: {error}") from error
-        await self._open("0" if self._slot is None else str(self._slot), owned=self._slot is not None)
+        try:
+            await self._open("0" if self._slot is None else str(self._slot), owned=self._slot is not None)
+        except BaseException:
+            self._bell.close()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
