@@ -27,7 +27,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "control_commands": {"config"},
     "queue": {"protocol"},
     "store": {"protocol", "handler", "queue"},
-    "server": {"protocol", "handler", "store", "config", "networks", "users"},
+    "server": {"protocol", "handler", "queue", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
     "supervision": {"server"},
     "consumer": {"queue"},
