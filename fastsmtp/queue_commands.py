@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from .config import ConfigError, load
-from .queue import Queue, QueueError, State, Statistics, Summary, check_url
+from .queue import Queue, QueueError, State, Summary, check_url
 
 _T = TypeVar("_T")
 _STATES = click.Choice([state.name.lower() for state in State])
@@ -46,7 +46,7 @@ def queue() -> None:
 
 def _with(url: str, act: Callable[[Queue], Awaitable[_T]]) -> _T:
     async def main() -> _T:
-        async with Queue.open(url) as opened:
+        async with Queue.open(url, create=False) as opened:
             return await act(opened)
 
     try:
@@ -106,7 +106,7 @@ def stats(url: str, as_json: bool) -> None:
     """Count items by state."""
     found = _with(url, lambda opened: opened.stats())
     if as_json:
-        click.echo(json.dumps(statistics_as_json(found), indent=1))
+        click.echo(json.dumps(found.as_json(time.time()), indent=1))
     else:
         for state, count in found.items.items():
             click.echo(f"{state.name.lower():9} {count}")
@@ -174,13 +174,3 @@ def _time(seconds: float | None) -> str:
 def _as_json(item: Summary) -> dict[str, Any]:
     found = dataclasses.asdict(item)
     return {**found, "state": item.state.name.lower(), "recipients": list(item.recipients), "notes": dict(item.notes)}
-
-
-def statistics_as_json(found: Statistics) -> dict[str, Any]:
-    """What is counted, as JSON takes it."""
-    age = None if found.oldest is None else max(0.0, round(time.time() - found.oldest, 3))
-    return {
-        "items": {state.name.lower(): count for state, count in found.items.items()},
-        "oldest_age_seconds": age,
-        "unreachable": list(found.unreachable),
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .contract import Item, LeaseLostError, Mail, QueueError, State, Statistics, Summary
 from .queue import Queue
-from .schemes import check_url, describe
+from .schemes import check_url, describe, is_queue
 from .verdicts import Reject, Retry
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "Summary",
     "check_url",
     "describe",
+    "is_queue",
 ]

@@ -200,3 +200,11 @@ class Statistics:
     items: Mapping[State, int]
     oldest: float | None
     unreachable: tuple[str, ...] = ()
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """As JSON takes it, with the oldest item's age in seconds."""
+        return {
+            "items": {state.name.lower(): count for state, count in self.items.items()},
+            "oldest_age_seconds": None if self.oldest is None else max(0.0, round(now - self.oldest, 3)),
+            "unreachable": list(self.unreachable),
+        }

@@ -60,9 +60,7 @@ class Link:
                 self._connection.terminate()
                 self._connection = None
 
-    async def do(
-        self, work: Callable[[Connection], Awaitable[_Result]], seconds: float = _STATEMENT_TIMEOUT
-    ) -> _Result:
+    async def do(self, work: Callable[[Connection], Awaitable[_Result]], seconds: float | None = None) -> _Result:
         """Has something done with the connection, within so many seconds.
 
         Raises:
@@ -72,7 +70,7 @@ class Link:
             connection = self._connection if self.is_open else await self._connect()
             assert connection is not None
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(seconds or _STATEMENT_TIMEOUT):
                     return await work(connection)
             except asyncpg.PostgresError as error:
                 if isinstance(error, asyncpg.OperatorInterventionError):
@@ -88,7 +86,7 @@ class Link:
             raise QueueError(TEMPORARY_FAILURE, f"{self.title}: not reachable, next attempt in {wait:.1f} s")
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                connection = await asyncpg.connect(self._dsn, server_settings={"application_name": "fastsmtp"})
+                connection = await asyncpg.connect(self._dsn, server_settings=_session())
             try:
                 await self._check(connection)
                 if self._connected:
@@ -121,6 +119,11 @@ class Link:
         full = isinstance(error, asyncpg.DiskFullError)
         reason = f"{self.title}: {str(error) or type(error).__name__}"
         return QueueError(INSUFFICIENT_STORAGE if full else TEMPORARY_FAILURE, reason)
+
+
+def _session() -> dict[str, str]:
+    """Settings of a session. The server gives up before we do: what is refused shall not be stored a little later."""
+    return {"application_name": "fastsmtp", "statement_timeout": f"{_STATEMENT_TIMEOUT * 0.8:.3f}s"}
 
 
 async def migrate(connection: Connection) -> str:

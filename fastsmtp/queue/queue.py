@@ -33,18 +33,19 @@ class Queue:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, slot: int | None = None) -> AsyncIterator[Queue]:
+    async def open(cls, url: str, slot: int | None = None, create: bool = True) -> AsyncIterator[Queue]:
         """Opens the queue that a URL names; leaving the context gives back the items that are still in hand.
 
         Args:
             url: ``queue:PATH`` or ``postgresql://...``.
             slot: of the worker that puts; None for everybody else.
+            create: whether a queue in a directory is made if it is not there; tables in PostgreSQL always are.
 
         Raises:
             ValueError: the URL names no queue.
             QueueError: on entering, it cannot be used.
         """
-        async with make_backend(url, slot) as backend:
+        async with make_backend(url, slot, create) as backend:
             queue = cls(backend)
             try:
                 yield queue

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class _Engine(Protocol):
     """What the table below needs of an engine."""
 
-    def __call__(self, location: str, slot: int | None) -> Backend: ...
+    def __call__(self, location: str, slot: int | None, create: bool) -> Backend: ...
 
     def check(self, location: str) -> None: ...
 
@@ -24,7 +24,7 @@ class _Engine(Protocol):
 class _PostgreSQL:
     """The engine in PostgreSQL, whose library is an extra: imported only where it is used."""
 
-    def __call__(self, location: str, slot: int | None) -> Backend:
+    def __call__(self, location: str, slot: int | None, create: bool) -> Backend:
         self.check(location)
         from .postgresql_backend import PostgreSQLBackend
 
@@ -44,7 +44,7 @@ SCHEMES: dict[str, _Engine] = {
 }
 
 
-def make_backend(url: str, slot: int | None) -> Backend:
+def make_backend(url: str, slot: int | None, create: bool) -> Backend:
     """The backend that a URL names, not entered yet.
 
     Raises:
@@ -52,7 +52,7 @@ def make_backend(url: str, slot: int | None) -> Backend:
     """
     engine, location = _resolve(url)
     engine.check(location)
-    return engine(location, slot)
+    return engine(location, slot, create)
 
 
 def check_url(url: str) -> None:
@@ -63,6 +63,11 @@ def check_url(url: str) -> None:
     """
     engine, location = _resolve(url)
     engine.check(location)
+
+
+def is_queue(url: str) -> bool:
+    """Whether a store's URL is one of a queue."""
+    return url.partition(":")[0].lower() in SCHEMES
 
 
 def describe(url: str) -> str:

@@ -6,13 +6,13 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
 
 from .contract import Mail, QueueError
 from .sqlite_bell import Bell
+from .sqlite_database import make_directory
 from .sqlite_shard import SQLiteShard
 
 _log = logging.getLogger("fastsmtp.queue")
@@ -25,13 +25,15 @@ class SQLiteBackend:
     Args:
         location: the directory; its parent must exist.
         slot: the worker's slot, whose database is ours; None: we own none, and put into the first one.
+        create: whether the directory is made if it is not there.
 
     Raises:
         ValueError: the location is no path; see `check`.
     """
 
-    def __init__(self, location: str, slot: int | None) -> None:
+    def __init__(self, location: str, slot: int | None, create: bool = True) -> None:
         self.check(location)
+        self._create = create
         self._path = os.path.abspath(location)
         self._slot = slot
         self._shards: dict[str, SQLiteShard] = {}
@@ -56,18 +58,23 @@ class SQLiteBackend:
         return f"queue {location}"
 
     async def __aenter__(self) -> SQLiteBackend:
-        """Opens the databases that are there, and makes ours if it is not.
+        """Opens our database, and makes it if it is not there.
 
         Raises:
             QueueError: one cannot be used; the reason names the path.
         """
         try:
-            with suppress(FileExistsError):
-                os.mkdir(self._path, 0o700)
+            if self._create:
+                make_directory(self._path)
             self._bell.open()
         except OSError as error:
             raise QueueError(TEMPORARY_FAILURE, f"queue {self._path}: {error}") from error
-        await self._open("0" if self._slot is None else str(self._slot), owned=self._slot is not None)
+        try:
+            if self._slot is not None:
+                await self._open(str(self._slot), owned=True)
+        except BaseException:
+            self._bell.close()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -109,7 +116,10 @@ class SQLiteBackend:
         return [os.path.join(self._path, slot) for slot in sorted(self._missing)]
 
     async def put(self, mails: Sequence[Mail]) -> Sequence[QueueError | None]:
-        return await self._shards["0" if self._slot is None else str(self._slot)].put(mails)
+        slot = str(self._slot or 0)
+        if slot not in self._shards:  # the first mail comes from somebody who is no worker
+            await self._open(slot, owned=False)
+        return await self._shards[slot].put(mails)
 
     async def wait(self, seconds: float) -> None:
         await self._bell.wait(seconds)

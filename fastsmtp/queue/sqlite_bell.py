@@ -31,12 +31,13 @@ class Bell:
         self._seen = 0  # the directory's mtime when its names were read
 
     def open(self) -> None:
-        """Makes the directory if need be.
+        """Makes the directory if need be; its parent must be there.
 
         Raises:
             OSError: it cannot be had.
         """
-        os.makedirs(self._path, 0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(self._path, 0o700)
         self._directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -80,11 +80,11 @@ class Bodies:
             with suppress(OSError):
                 os.unlink(os.path.join(self._path, name))
 
-    def sweep(self, referred: Iterator[str]) -> int:
+    def sweep(self, referred: Callable[[], Iterable[str]]) -> int:
         """Removes files that are not among those referred to, which are asked for under the lock; returns how many."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            orphans = set(os.listdir(self._path)).difference(referred)
+            orphans = set(os.listdir(self._path)).difference(referred())
             self.remove(orphans)
             return len(orphans)
         finally:

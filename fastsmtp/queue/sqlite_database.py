@@ -51,7 +51,7 @@ class Database:
     def __init__(self, path: str, owned: bool) -> None:
         self.path = path
         self.owned = owned
-        _make_directory(path)
+        self._make_directories()
         try:
             self._open()
             if owned:
@@ -60,8 +60,12 @@ class Database:
             if not (owned and is_corrupt(error)):
                 raise
             self.put_aside(error)
-            _make_directory(path)
+            self._make_directories()
             self._open()
+
+    def _make_directories(self) -> None:
+        make_directory(self.path)
+        make_directory(os.path.join(self.path, "bodies"))
 
     def _open(self) -> None:
         file = os.path.join(self.path, "queue.db")
@@ -109,11 +113,15 @@ class Database:
                 error = sqlite3.DatabaseError(verdict)
                 error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
                 raise error
-        orphans = self.bodies.sweep(file for (file,) in execute("SELECT file FROM messages WHERE file IS NOT NULL"))
+        orphans = self.bodies.sweep(self._files)
         counts = dict(execute("SELECT state, count(*) FROM items GROUP BY state").fetchall())
         if counts or orphans:
             found = ", ".join(f"{counts[state]} {state.name.lower()}" for state in State if state in counts)
             _log.info("queue %s: found %s items; %d unfinished files removed", self.path, found or "no", orphans)
+
+    def _files(self) -> list[str]:
+        """The large contents that the table refers to."""
+        return [file for (file,) in self.connection.execute("SELECT file FROM messages WHERE file IS NOT NULL")]
 
     def is_current(self) -> bool:
         """Whether its path still means this database; it may have been put aside by its owner."""
@@ -134,14 +142,13 @@ class Database:
             self.path, error, aside,
         )  # fmt: skip
 
-    def give_back_space(self) -> bool:
-        """Returns some of the free pages to the file system, where a quarter is free; returns whether there is more."""
+    def give_back_space(self) -> None:
+        """Returns some of the free pages to the file system, where a quarter is free."""
         (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
         (total,) = self.connection.execute("PRAGMA page_count").fetchone()
-        if free <= _VACUUM_PAGES or free * 4 < total:
-            return False
-        self.connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-        return True
+        if free > _VACUUM_PAGES and free * 4 >= total:
+            # executescript runs it to its end; execute would stop behind the first page, as there are no columns.
+            self.connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def close(self) -> None:
         """Closes the files; what was committed stays."""
@@ -153,13 +160,21 @@ def _new_name() -> str:
     return os.urandom(4).hex()
 
 
-def _make_directory(path: str) -> None:
-    """Its parent must exist: a volume that is not mounted shall be an error, not mail on the wrong disk."""
-    os.makedirs(path, 0o700, exist_ok=True)
-    bodies = os.path.join(path, "bodies")
-    os.makedirs(bodies, 0o700, exist_ok=True)
-    _sync_directory(path)
-    _sync_directory(os.path.dirname(path))
+def make_directory(path: str) -> None:
+    """Makes a directory whose entry lasts; one that exists may have been made a moment ago, by another worker.
+
+    Its parent must exist: a volume that is not mounted shall be an error, not mail on the wrong disk.
+    """
+    made = True
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        made = False
+    try:
+        _sync_directory(os.path.dirname(path))
+    except PermissionError:  # a parent that we may not read has not been changed by us
+        if made:
+            raise
 
 
 def _sync_directory(path: str) -> None:

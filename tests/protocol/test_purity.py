@@ -28,7 +28,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "queue": {"protocol"},
     "client": {"protocol"},
     "store": {"protocol", "handler", "queue", "client"},
-    "server": {"protocol", "handler", "store", "config", "networks", "users"},
+    "server": {"protocol", "handler", "queue", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
     "supervision": {"server"},
     "consumer": {"queue"},

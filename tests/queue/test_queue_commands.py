@@ -100,7 +100,8 @@ def test_the_queue_of_the_settings_is_the_default(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert "name a queue" in call("stats").output
     monkeypatch.setenv("FASTSMTP_STORE", "queue:./mine")
-    assert answer("stats")["items"]["ready"] == 0
+    assert "No such file or directory" in call("stats").output
+    assert not (tmp_path / "mine").exists()
 
     async def fill() -> None:
         async with Queue.open("queue:./mine") as queue:
