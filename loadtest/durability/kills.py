@@ -2,10 +2,14 @@
 
     python -m loadtest.durability.kills --seconds 120 queue
     python -m loadtest.durability.kills --seconds 120 postgresql
+    python -m loadtest.durability.kills --seconds 120 --deliver queue
 
 Workers, the master, consumers, their parent and, where it is the store, PostgreSQL get SIGKILL at random moments. In
 the end all are left alone until the queue is empty. Then must hold: acknowledged <= consumed <= sent, as sets. What was
 consumed more than once is counted; it may be no more than what was in hand when something was killed.
+
+With --deliver the consumer is ``fastsmtp deliver``, and what counts as consumed is what its next hop, a server that is
+killed like the others, has taken.
 """
 
 from __future__ import annotations
@@ -70,7 +74,9 @@ class Counts:
         )
 
 
-async def prove(directory: Path, url: str, seconds: float, server: postgresql.PostgreSQL | None) -> Counts:
+async def prove(
+    directory: Path, url: str, seconds: float, server: postgresql.PostgreSQL | None, deliver: bool = False
+) -> Counts:
     """Runs it all for so many seconds, and then until the queue is empty."""
     port = free_port()
     serve = ["serve", "--store", url, "--listen", f"127.0.0.1:{port}", "--workers", "2", "--log-level", "warning"]
@@ -78,26 +84,34 @@ async def prove(directory: Path, url: str, seconds: float, server: postgresql.Po
         "consume", "loadtest.durability.record:record", "--from", url, "--workers", "2", "--lease", str(_LEASE),
         "--concurrency", str(_CONCURRENCY), "--retry-delay", "0.5",
     ]  # fmt: skip
+    hop_port = free_port()
+    if deliver:
+        consume = [
+            "deliver", "--from", url, "--to", f"smtp://127.0.0.1:{hop_port}?tls=off", "--workers", "2",
+            "--lease", str(_LEASE), "--concurrency", str(_CONCURRENCY), "--first-retry", "0.5", "--longest-retry", "2",
+        ]  # fmt: skip
+    take = ["serve", "loadtest.durability.next_hop:NextHop", "--listen", f"127.0.0.1:{hop_port}", "--workers", "2"]
     acceptor, consumer = Program(directory, "serve", serve), Program(directory, "consume", consume)
+    hop = Program(directory, "take", take) if deliver else None
     ledger, kills = Ledger(), Counter[str]()
     stop = asyncio.Event()
     try:
-        acceptor.start()
-        consumer.start()
+        for program in filter(None, (acceptor, consumer, hop)):
+            program.start()
         sending = asyncio.ensure_future(send_until(stop, [("127.0.0.1", port)], ledger, _CLIENTS))
         await _wait_for(lambda: bool(ledger.acknowledged), 30)
-        await _kill_until(time.monotonic() + seconds, acceptor, consumer, server, kills)
+        await _kill_until(time.monotonic() + seconds, acceptor, consumer, hop, server, kills)
         stop.set()
         await sending
-        for program in (acceptor, consumer):
+        for program in filter(None, (acceptor, consumer, hop)):
             if not program.is_running:
                 program.start()
         await _drained(url)
         consumer.stop()
         acceptor.stop()
     finally:
-        acceptor.end()
-        consumer.end()
+        for program in filter(None, (acceptor, consumer, hop)):
+            program.end()
     numbers = Counter(map(int, (directory / "record").read_text().split()))
     return Counts(
         len(ledger.sent), len(ledger.acknowledged), len(numbers), len(ledger.acknowledged - numbers.keys()),
@@ -106,7 +120,12 @@ async def prove(directory: Path, url: str, seconds: float, server: postgresql.Po
 
 
 async def _kill_until(
-    end: float, acceptor: Program, consumer: Program, server: postgresql.PostgreSQL | None, kills: Counter[str]
+    end: float,
+    acceptor: Program,
+    consumer: Program,
+    hop: Program | None,
+    server: postgresql.PostgreSQL | None,
+    kills: Counter[str],
 ) -> None:
     targets: dict[str, Callable[[], object]] = {
         "worker": acceptor.kill_child,
@@ -114,6 +133,8 @@ async def _kill_until(
         "consumer": consumer.kill_child,
         "parent of the consumers": consumer.kill_parent,
     }
+    if hop:
+        targets["worker of the next hop"] = hop.kill_child
     if server:
         targets["PostgreSQL"] = lambda: _restart(server)
     while time.monotonic() < end:
@@ -174,9 +195,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("store", choices=["queue", "postgresql"])
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--deliver", action="store_true", help="the consumer is fastsmtp deliver")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, store(given.store, Path(name)) as (url, server):
-        counts = asyncio.run(prove(Path(name), url, given.seconds, server))
+        counts = asyncio.run(prove(Path(name), url, given.seconds, server, given.deliver))
     print(f"{given.store}: {counts}: {'kept' if counts.holds else 'BROKEN'}")
     return 0 if counts.holds else 1
 
