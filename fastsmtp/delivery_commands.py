@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,10 @@ from typing import Literal, TypeVar
 
 import click
 
+from .queue import describe
 from .queue_commands import queue_option
 
+_log = logging.getLogger("fastsmtp.delivery")
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _LEVELS = ["debug", "info", "warning", "error"]
 
@@ -120,6 +123,7 @@ def deliver(
         drain_timeout=drain_timeout,
         log_format=log_format,
     )
+    _log.info("mail of %s goes to %s", describe(url), "each domain's own hosts" if by_mx else hop)
     sys.exit(Supervisor(workers, lambda ready: process.run(orders, ready), drain_timeout).run())
 
 

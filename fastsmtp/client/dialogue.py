@@ -60,6 +60,11 @@ class Dialogue:
                 self._parser.feed(octets)
         return response
 
+    def last_word(self) -> Response | None:
+        """What was said and not heard yet, on a connection that has broken."""
+        self._parser.feed(self._stream.take())
+        return self._parser.next()
+
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """The handshake behind an accepted STARTTLS.
 

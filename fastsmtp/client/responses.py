@@ -16,6 +16,7 @@ from .errors import TransferError
 
 MAX_LINE: Final = 4096  # octets; RFC 5321 4.5.3.1.5 says 512, and some say more
 MAX_LINES: Final = 256  # of one reply; an EHLO has about 20
+_MAX_TEXT: Final = 800  # characters
 _KEPT_LINES: Final = 8  # of a reply that is passed on
 _LINE: Final = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.S)  # RFC 5321 4.2: the text may be missing
 _ENHANCED: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)", re.A)  # RFC 2034 4
@@ -48,7 +49,8 @@ class Response:
 
     @property
     def text(self) -> str:
-        return " ".join(self.lines)
+        """In one line that fits into a line of a report (RFC 5322 2.1.1)."""
+        return " ".join(self.lines)[:_MAX_TEXT]
 
     @property
     def status(self) -> str:

@@ -46,6 +46,10 @@ class Stream(asyncio.Protocol):
                 await self._reader
             finally:
                 self._reader = None
+        return self.take()
+
+    def take(self) -> bytes:
+        """What has come, without waiting."""
         octets = bytes(self._received)
         self._received.clear()
         return octets

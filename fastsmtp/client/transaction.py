@@ -9,11 +9,12 @@ from .dialogue import Dialogue
 from .errors import TransferError
 from .extensions import Extensions
 from .outgoing import Outgoing
-from .responses import Response
+from .responses import Response, local_response
 
 _CHUNK_BYTES: Final = 2**20  # of BDAT: each one is in memory, and costs a round trip
 # RFC 2920 3.1: more commands are not sent before their answers are read, lest both sides wait for room to write.
 _GROUP: Final = 100
+_NOT_SAID: Final = local_response(451, "4.4.2", "the next hop has hung up before its answer")
 
 
 class Transaction:
@@ -123,8 +124,11 @@ class Transaction:
         if go_ahead.code != 354:
             return await self._refused(go_ahead, taken)
         self._content_begun = True
-        for octets in self._outgoing.stuffed():
-            await self._dialogue.write(octets)
+        try:
+            for octets in self._outgoing.stuffed():
+                await self._dialogue.write(octets)
+        except TransferError:
+            return self._cut_short(taken)
         return await self._finals(taken)
 
     async def _chunks(self, taken: list[int]) -> list[Response]:
@@ -147,10 +151,24 @@ class Transaction:
 
     async def _finals(self, taken: list[int]) -> list[Response]:
         """The verdict for each recipient that was taken."""
-        seconds = self._dialogue.patience.end
-        if self._lmtp:
-            return [await self._dialogue.response(seconds) for _ in taken]
-        return [await self._dialogue.response(seconds)] * len(taken)
+        first = await self._dialogue.response(self._dialogue.patience.end)
+        if not self._lmtp:
+            return [first] * len(taken)
+        finals = [first]
+        try:
+            while len(finals) < len(taken):
+                finals.append(await self._dialogue.response(self._dialogue.patience.end))
+        except TransferError:  # what was said counts: who has the message shall not get it again
+            self._dialogue.abort()
+        return finals + [_NOT_SAID] * (len(taken) - len(finals))
+
+    def _cut_short(self, taken: list[int]) -> list[Response]:
+        """The hop has hung up in the middle of the content; it may have said why."""
+        last = self._dialogue.last_word()
+        self._dialogue.abort()
+        if last is None or last.code < 400:
+            raise TransferError("the next hop has hung up in the middle of the content")
+        return [last] * len(taken)
 
     async def _refused(self, answer: Response, taken: list[int]) -> list[Response]:
         """The content was refused before its end."""

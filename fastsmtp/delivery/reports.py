@@ -115,8 +115,11 @@ class Report:
     # -- what is returned ---------------------------------------------------------------------------------------------
 
     def _returned(self) -> bytes:
-        """The message where it failed and the sender wants it back (RFC 3461 4.3), else its header section."""
-        if self.action == "failed" and self.sender.ret == "FULL":
+        """The message where it failed and the sender wants it back (RFC 3461 4.3), else its header section.
+
+        Binary content stands in no report: it would take a next hop that can do BINARYMIME.
+        """
+        if self.action == "failed" and self.sender.ret == "FULL" and self.sender.body != "BINARYMIME":
             octets, kinds = bytes(self.content), ("message/rfc822", "message/global")
         else:
             octets, kinds = self._header(), ("text/rfc822-headers", "message/global-headers")

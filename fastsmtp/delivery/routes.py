@@ -73,6 +73,8 @@ class Exchangers:
     async def hops(self, domain: str) -> Sequence[Hop]:
         if domain.startswith("["):
             return [self._hop(domain, _literal(domain))]
+        if not domain:  # <postmaster>: only a relay knows whose
+            raise NoRouteError(NO_SUCH_DOMAIN)
         try:
             exchangers = self._usable(await self.resolver.exchangers(domain))
             hops = await self._addresses(exchangers)

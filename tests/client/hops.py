@@ -35,6 +35,7 @@ class FakeHop:
         commands: all that was said to it, without content.
         contents: of messages, with dots unstuffed.
         connections: how many there were.
+        reads_content: if not, it hangs up behind its answer to DATA.
         on_content: called when there is content, before the answer.
     """
 
@@ -49,6 +50,7 @@ class FakeHop:
     open: set[socket.socket] = field(default_factory=set)
     talks: list[threading.Thread] = field(default_factory=list)
     on_content: Callable[[], object] = bool
+    reads_content: bool = True
 
     def __post_init__(self) -> None:
         self.answers = {key: list(answers) for key, answers in self.answers.items()}  # they are used up
@@ -138,6 +140,10 @@ class _Talk:
             self.say(verb, "250 2.0.0 ok")
 
     def read_text(self) -> None:
+        if not self.hop.reads_content:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.file.read()  # until the client has gone, lest a reset swallow what was said
+            raise EOFError
         lines = []
         while (line := self.file.readline()) != b".\r\n":
             if not line:

@@ -97,6 +97,19 @@ def test_after_a_refusal_the_next_message_goes_through(
     assert codes(second) == [250]
 
 
+def test_what_lmtp_said_counts_although_it_hung_up() -> None:
+    fake = FakeHop(answers={".": ["250 2.0.0 a has it", CLOSE]}, lmtp=True)
+    (answers,) = converse(fake, outgoing("a@b.example", "b@b.example", "c@b.example"))
+    assert codes(answers) == [250, 451, 451]
+
+
+def test_a_hop_that_hangs_up_in_the_content_may_say_why() -> None:
+    content = CONTENT + b"0123456789abcdef\r\n" * 1_000_000  # more than the kernel takes
+    fake = FakeHop(PLAIN, {"DATA": ["354 go on\r\n552 5.3.4 too much"]}, reads_content=False)
+    ((answer,),) = converse(fake, outgoing(content=content))
+    assert str(answer) == "552 5.3.4 too much"
+
+
 def test_data_may_be_refused() -> None:
     fake = FakeHop(PLAIN, {"DATA": ["451 4.3.0 not now"]})
     first, second = converse(fake, outgoing(), outgoing())

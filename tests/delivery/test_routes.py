@@ -99,6 +99,7 @@ def test_not_every_host_of_many_is_tried() -> None:
         ("loop.example", "554 5.4.6"),
         ("[127.0.0.300]", "550 5.1.2"),
         ("[tag:x]", "550 5.1.2"),
+        ("", "550 5.1.2"),
         (f"{'x' * 64}.example", "550 5.1.2"),
     ],
 )

@@ -35,7 +35,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "queue_commands": {"queue", "config"},
     "consume_commands": {"queue", "queue_commands", "consumer", "server", "supervision"},
     "delivery": {"protocol", "queue", "client"},
-    "delivery_commands": {"queue_commands", "client", "delivery", "server", "supervision"},
+    "delivery_commands": {"queue", "queue_commands", "client", "delivery", "server", "supervision"},
     "cli": {
         "server",
         "config",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from fastsmtp.protocol.envelope import Message, Recipient, Sender
 from fastsmtp.store import StoreError, check_url, describe, open_store
-from tests.client.hops import CLOSE, PLAIN, FakeHop, run, running
+from tests.client.hops import CLOSE, PLAIN, FakeHop, run, running, running_in_thread
 from tests.server.running import running as serving
 from tests.server.running import starting
 from tests.server.waiting import until
@@ -144,6 +145,27 @@ def test_through_a_server_to_a_server(tmp_path: Path) -> None:
         _, received, last = octets.partition(b"\r\nReceived: ")[2].partition(b"\r\nReceived: ")
         assert received  # one of each server
         assert last.partition(b"+0000\r\n")[2] == content
+
+
+def test_a_slow_message_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    waits, release = threading.Event(), threading.Event()
+
+    def hold_the_first() -> None:
+        if not waits.is_set():
+            waits.set()
+            release.wait(20)
+
+    with (
+        running_in_thread(FakeHop(PLAIN, on_content=hold_the_first)) as hop,
+        serving(tmp_path, f"--store=forward:{hop.hop}?tls=off") as server,
+    ):
+        slow, quick = server.greeted(), server.greeted()
+        slow.begin_data()
+        slow.send(b"Subject: slow\r\n\r\n.\r\n")
+        assert waits.wait(10)
+        quick.deliver()
+        release.set()
+        slow.expect("250 2.0.0 accepted")
 
 
 def test_smuggling_ends_here(tmp_path: Path) -> None:
