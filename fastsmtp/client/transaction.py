@@ -75,10 +75,12 @@ class Transaction:
         refusal = self._extensions.refusal(self._outgoing)
         for place, recipient in enumerate(recipients):
             answer = refusal or self._extensions.refusal_of(recipient)
+            if answer and self._outgoing.all_or_none:
+                self._answers = dict.fromkeys(range(len(recipients)), answer)
+                return False
             if answer:
                 self._answers[place] = answer
-        refused = len(self._answers)
-        return refused == 0 or (refused < len(recipients) and not self._outgoing.all_or_none)
+        return len(self._answers) < len(recipients)
 
     # -- the envelope -------------------------------------------------------------------------------------------------
 

@@ -76,11 +76,14 @@ class _Journey:
 
     @property
     def _left(self) -> list[int]:
-        """The places of those that another host may still take."""
+        """The places of those that another host may still take: it may also offer what the last one lacked."""
+        fates = self._fates
         return [
             place
             for place in range(len(self._item.recipients))
-            if place not in self._fates or self._fates[place].is_deferred
+            if place not in fates
+            or fates[place].is_deferred
+            or (fates[place].is_failed and fates[place].response.local)
         ]
 
     async def stop_at(self, hop: Hop) -> None:
@@ -98,7 +101,7 @@ class _Journey:
         try:
             sent = await self._pools.send(hop, outgoing)
         except HopError as error:
-            self._note_all(places, hop, error.response)
+            self._note_all(places, hop, error.response, error.reason)
             return False
         except TransferError as error:
             self._note_all(places, hop, local_response(451, "4.4.2", error.reason))
@@ -113,9 +116,9 @@ class _Journey:
             self._fates[place] = Fate(recipient, answer, hop, sent.is_tls, sent.told_on)
         return any(answer.is_ok for answer in sent.answers)
 
-    def _note_all(self, places: list[int], hop: Hop, response: Response) -> None:
+    def _note_all(self, places: list[int], hop: Hop, response: Response, reason: str = "") -> None:
         for place in places:
-            self._fates[place] = Fate(self._item.recipients[place], response, hop)
+            self._fates[place] = Fate(self._item.recipients[place], response, hop, reason=reason)
 
     def _was_one_too_many(self, place: int) -> bool:
         response = self._fates[place].response

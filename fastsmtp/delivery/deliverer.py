@@ -138,7 +138,7 @@ class Deliverer:
             return
         at = self._schedule.next(item.attempts + 1, now, expires, random.random())
         recipients: list[Recipient] = [fate.recipient for fate in left]
-        await item.retry(at, str(left[0].response), recipients, {_TOLD: told or late})
+        await item.retry(at, left[0].explanation, recipients, {_TOLD: told or late})
 
     async def _report(self, item: Item, groups: dict[Action, list[Fate]], now: float, expires: float) -> None:
         """Puts reports into the queue. The null sender is never told anything (RFC 5321 4.5.5)."""

@@ -21,6 +21,7 @@ class Fate:
         hop: who said so; None if it did not come to that.
         is_tls: whether TLS protected the conversation.
         told_on: the hop was given the wishes for reports (DSN) and will see to them.
+        reason: what the log and those who look into the queue are told instead; never shown to senders.
     """
 
     recipient: Recipient
@@ -28,6 +29,12 @@ class Fate:
     hop: Hop | None = None
     is_tls: bool = False
     told_on: bool = False
+    reason: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """For people who run this."""
+        return self.reason or str(self.response)
 
     @property
     def is_done(self) -> bool:

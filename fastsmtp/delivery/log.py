@@ -61,7 +61,7 @@ class DeliveryLog:
             "tls": "yes" if fate.is_tls else "no",
             "status": status,
             "code": fate.response.status,
-            "reply": str(fate.response),
+            "reply": fate.explanation,
             "attempt": item.attempts + 1,
             "age": round(time.time() - item.accepted_at, 3),
             "seconds": round(seconds, 3),

@@ -192,6 +192,13 @@ def test_a_utf8_recipient_does_not_keep_the_others_from_their_mail() -> None:
     assert [answer.enhanced for answer in answers] == ["5.6.7", "2.0.0"]
 
 
+def test_with_all_or_none_it_does() -> None:
+    fake = FakeHop(("8BITMIME",))
+    (answers,) = converse(fake, outgoing("bob@d.example", "jürgen@d.example", sender=UTF8, all_or_none=True))
+    assert [answer.enhanced for answer in answers] == ["5.6.7", "5.6.7"]
+    assert fake.verbs == ["EHLO", "QUIT"]
+
+
 # -- trouble ----------------------------------------------------------------------------------------------------------
 
 
