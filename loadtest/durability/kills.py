@@ -92,7 +92,7 @@ async def prove(directory: Path, url: str, seconds: float, server: postgresql.Po
         for program in (acceptor, consumer):
             if not program.is_running:
                 program.start()
-        await _drained(url)
+        await drained(url)
         consumer.stop()
         acceptor.stop()
     finally:
@@ -128,7 +128,7 @@ def _restart(server: postgresql.PostgreSQL) -> None:
     server.start()
 
 
-async def _drained(url: str) -> None:
+async def drained(url: str) -> None:
     """Returns when the queue is empty; dead letters would be what is lost."""
 
     async with Queue.open(url) as queue:
