@@ -106,7 +106,7 @@ async def prove(
         for program in filter(None, (acceptor, consumer, hop)):
             if not program.is_running:
                 program.start()
-        await _drained(url)
+        await drained(url)
         consumer.stop()
         acceptor.stop()
     finally:
@@ -149,7 +149,7 @@ def _restart(server: postgresql.PostgreSQL) -> None:
     server.start()
 
 
-async def _drained(url: str) -> None:
+async def drained(url: str) -> None:
     """Returns when the queue is empty; dead letters would be what is lost."""
 
     async with Queue.open(url) as queue:

@@ -32,17 +32,20 @@ class PostgreSQL:
         programs: the directory of its programs.
         directory: everything of it is there.
         host: where it listens.
+        namespace: a command in front of each of its programs, such as ``ip netns exec NAME``.
     """
 
-    def __init__(self, programs: Path, directory: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, programs: Path, directory: Path, host: str = "127.0.0.1", namespace: Sequence[str] = ()) -> None:
         self._programs = programs
         self._data = directory / "data"
         self._directory = directory
         self._host = host
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.namespace: Sequence[str] = ()  # a command in front of the server's, such as `ip netns exec NAME`
+        self._namespace = namespace
         self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-D", str(self._data))
+        with open(self._data / "pg_hba.conf", "a") as rules:  # the machines of a network of the test's own
+            rules.write("host all all samenet trust\n")
 
     @property
     def url(self) -> str:
@@ -63,7 +66,7 @@ class PostgreSQL:
         for setting in (f"listen_addresses={self._host}", *settings):
             command += ["-c", setting]
         with open(self._directory / "log", "ab") as log:
-            self._process = subprocess.Popen([*self.namespace, *_as_user(), *command], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*self._namespace, *_as_user(), *command], stdout=log, stderr=log)
         end = time.monotonic() + _START_DEADLINE
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
@@ -112,11 +115,11 @@ class PostgreSQL:
 
     def _answers(self) -> bool:
         command = [str(self._programs / "pg_isready"), "-h", self._host, "-p", str(self.port), "-q"]
-        return subprocess.run([*self.namespace, *command], check=False).returncode == 0
+        return subprocess.run([*self._namespace, *command], check=False).returncode == 0
 
     def _run(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
-            [*self.namespace, *_as_user(), str(self._programs / program), *arguments],
+            [*self._namespace, *_as_user(), str(self._programs / program), *arguments],
             check=False, capture_output=True, text=True, cwd=self._directory,
         )  # fmt: skip
         if done.returncode:
@@ -125,13 +128,15 @@ class PostgreSQL:
 
 
 @contextmanager
-def running(programs: Path, *settings: str, host: str = "127.0.0.1") -> Iterator[PostgreSQL]:
+def running(
+    programs: Path, *settings: str, host: str = "127.0.0.1", namespace: Sequence[str] = ()
+) -> Iterator[PostgreSQL]:
     """A server for as long as the context is open; nothing of it stays."""
     directory = Path(tempfile.mkdtemp(prefix="fastsmtp-postgresql-"))
     try:
         if os.geteuid() == 0:
             shutil.chown(directory, _USER)
-        server = PostgreSQL(programs, directory, host)
+        server = PostgreSQL(programs, directory, host, namespace)
         try:
             server.start(*settings)
             yield server

@@ -66,6 +66,10 @@ class Program:
         children = _children(self.pid)
         return bool(children) and _signal(random.choice(children), signal.SIGKILL)
 
+    def kill_all(self) -> None:
+        """SIGKILL for all of it at once, for good: the machine is gone."""
+        os.killpg(self.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """TERM, and its end."""
         if self.is_running:

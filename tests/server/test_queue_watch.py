@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 
 from fastsmtp.queue import Item, Queue
-from tests.queue.mails import drain, run
+from tests.queue.mails import drain, mail, run
 from tests.server.admin_client import ADMIN, AdminClient
 from tests.server.running import Server, running
 from tests.server.waiting import until
 
 
-def send(server: Server, parameters: str = "") -> None:
+def send(server: Server) -> None:
     client = server.greeted()
-    client.ask(f"MAIL FROM:<me@example.com>{parameters}", "250")
+    client.ask("MAIL FROM:<me@example.com>", "250")
     client.ask("RCPT TO:<you@example.org>", "250")
     client.ask("DATA", "354")
     client.send(b"Subject: hello\r\n\r\n..dot\r\n.\r\n")
@@ -22,10 +22,15 @@ def send(server: Server, parameters: str = "") -> None:
 
 
 def test_counts_are_told(tmp_path: Path) -> None:
-    with running(tmp_path, "--store=queue:./queue", "--futurerelease=1000", *ADMIN, workers=2) as server:
+    with running(tmp_path, "--store=queue:./queue", *ADMIN, workers=2) as server:
         admin = AdminClient.of(server)
         send(server)
-        send(server, " HOLDFOR=500")
+
+        async def defer() -> None:
+            async with Queue.open(f"queue:{tmp_path}/queue") as queue:
+                await queue.put([mail("later", not_before=4e9)])
+
+        run(defer())
 
         def counted() -> bool:
             queue = admin.status()["queue"]
