@@ -39,7 +39,7 @@ def _seconds(name: str, default: float, help: str, least: float = 0.1) -> Callab
     help="mx: for each domain's own hosts, or a relay: smtp://HOST[:PORT], smtps://, lmtp://HOST:PORT or "
     "lmtp://unix:/PATH; options behind ?, such as tls=required.",
 )
-@click.option("--dns", metavar="HOST:PORT", help="Name server for mx:; default: the system's.")
+@click.option("--dns", metavar="ADDRESS:PORT", help="Name server for mx:; default: the system's.")
 @click.option("--hostname", metavar="NAME", help="Who we say we are; default: the machine's full name.")
 @_number("--workers", 1, "Processes.")
 @_number("--concurrency", 100, "Messages that a process has in hand at a time.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -36,7 +37,7 @@ def parse_target(text: str, per_domain: int) -> tuple[bool, Hop]:
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """A name server: ``HOST``, ``HOST:PORT`` or ``[IPV6]:PORT``; the host is an address.
+    """A name server: ``ADDRESS``, ``IPV4:PORT`` or ``[IPV6]:PORT``.
 
     Raises:
         ValueError: it is not that.
@@ -47,6 +48,10 @@ def parse_server(text: str) -> tuple[str, int]:
         port = rest.removeprefix(":") or port
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{text!r}: expected HOST:PORT")
-    return host, int(port)
+    try:
+        address = str(ip_address(host))
+    except ValueError:
+        raise ValueError(f"{text!r}: expected an address, or ADDRESS:PORT") from None
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+        raise ValueError(f"{text!r}: expected a port of 1 to 65535")
+    return address, int(port)

@@ -225,7 +225,7 @@ def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
         (("--to=relay.example",), "expected smtp://HOST"),
         (("--to=mx:relay",), "expected mx:"),
         (("--to=mx:?colour=red",), "option 'colour'"),
-        (("--to=mx:", "--dns=host:port"), "expected HOST:PORT"),
+        (("--to=mx:", "--dns=host:port"), "expected an address"),
         (("--to=mx:", "--dkim=a:b"), "expected DOMAIN:SELECTOR:FILE"),
         (("--to=mx:", "--from=maildir:./mail"), "--from"),
     ],

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -294,3 +295,9 @@ def test_a_secret_in_the_spelling_of_standard_webhooks(tmp_path: Path) -> None:
         assert post(f"{server.url}?secret=file:{tmp_path}/key", make_message()) == ["ok"]
     ((headers, body),) = server.requests
     assert headers["webhook-signature"] == signature(headers, body, b"\0\1\2" * 8)
+
+
+def test_what_must_be_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(StoreError, match=r"pip install 'fastsmtp\[webhook\]'"):
+        post("https://h/", make_message())
