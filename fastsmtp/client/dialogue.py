@@ -47,11 +47,18 @@ class Dialogue:
 
     async def write(self, octets: bytes | bytearray) -> None:
         """Returns when the hop has taken so much that there is room for more."""
+        try:
+            if self._stream.write(octets):
+                return
+        except OSError as error:
+            raise _broken(error) from None
         async with _ending_in(self.patience.block, "takes no more octets"):
-            await self._stream.write(octets)
+            await self._stream.drain()
 
     async def response(self, seconds: float) -> Response:
         """The next answer."""
+        if said := self._parser.next():
+            return said
         async with _ending_in(seconds, "gives no answer"):
             while (response := self._parser.next()) is None:
                 octets = await self._stream.read()
@@ -99,4 +106,8 @@ async def _ending_in(seconds: float, what: str) -> AsyncIterator[None]:
     except TimeoutError:
         raise TransferError(f"the next hop {what}, not within {seconds:g} s") from None
     except OSError as error:
-        raise TransferError(f"the connection to the next hop broke: {error}") from None
+        raise _broken(error) from None
+
+
+def _broken(error: OSError) -> TransferError:
+    return TransferError(f"the connection to the next hop broke: {error}")

@@ -77,13 +77,18 @@ class Outgoing:
         return _blocks((memoryview(self.header), self.content)) if self.is_binary else self.lines()
 
     def stuffed(self) -> Iterator[bytes]:
-        """The content as DATA sends it, with the dots that RFC 5321 4.5.2 asks for and the final one."""
-        line_begins = True
+        """The content as DATA sends it, with the dots that RFC 5321 4.5.2 asks for and the final one.
+
+        The end goes with what stands before it: in a packet of its own it would wake the hop once more.
+        """
+        line_begins, held = True, b""
         for text in self.lines():
-            stuffed = text.replace(b"\r\n.", b"\r\n..")
-            yield b"." + stuffed if line_begins and text.startswith(b".") else stuffed
+            if held:
+                yield held
+            held = text.replace(b"\r\n.", b"\r\n..")
+            held = b"." + held if line_begins and text.startswith(b".") else held
             line_begins = text.endswith(_CRLF)
-        yield b".\r\n"
+        yield held + b".\r\n"
 
 
 def _blocks(parts: Iterable[memoryview]) -> Iterator[bytes]:

@@ -54,15 +54,20 @@ class Stream(asyncio.Protocol):
         self._received.clear()
         return octets
 
-    async def write(self, octets: bytes | bytearray) -> None:
-        """Returns when there is room for more.
+    def write(self, octets: bytes | bytearray) -> bool:
+        """Returns whether there is room for more; if not, wait with `drain`.
 
         Raises:
             OSError: the connection is closed.
         """
-        if not self.is_closed:
-            self._open().write(octets)
-            await self._writable.wait()
+        if self.is_closed:
+            raise self._error or ConnectionResetError("closed by the other side")
+        self._open().write(octets)
+        return self._writable.is_set()
+
+    async def drain(self) -> None:
+        """Returns when there is room for more; raises what `write` raises."""
+        await self._writable.wait()
         if self.is_closed:
             raise self._error or ConnectionResetError("closed by the other side")
 
