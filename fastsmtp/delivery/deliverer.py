@@ -107,7 +107,7 @@ class Deliverer:
         try:
             await self._pace.wait(item.destination)
             began = time.monotonic()
-            fates = await self._attempt(item)
+            fates = self._aged(item, await self._attempt(item))
             self._log.attempt(item, fates, time.monotonic() - began)
             await self._settle(item, fates)
         except QueueError as error:
@@ -122,13 +122,17 @@ class Deliverer:
             _log.exception("message %s, item %s: the attempt failed", item.message_id, item.id)
             return [Fate(recipient, _OUR_FAULT) for recipient in item.recipients]
 
+    def _aged(self, item: Item, fates: list[Fate]) -> list[Fate]:
+        """The fates of an item, which is given up if it is too old."""
+        if time.time() < self._schedule.expires(item.accepted_at, item.sender):
+            return fates
+        return [_expired(fate) if fate.is_deferred else fate for fate in fates]
+
     # -- what follows -------------------------------------------------------------------------------------------------
 
     async def _settle(self, item: Item, fates: Sequence[Fate]) -> None:
         now = time.time()
         expires = self._schedule.expires(item.accepted_at, item.sender)
-        if now >= expires:
-            fates = [_expired(fate) if fate.is_deferred else fate for fate in fates]
         left = [fate for fate in fates if fate.is_deferred]
         told = bool(item.notes.get(_TOLD))
         late = bool(left) and not told and now >= self._schedule.notice_due(item.accepted_at, item.sender)
@@ -186,5 +190,5 @@ def _grouped(fates: Sequence[Fate], late: bool) -> dict[Action, list[Fate]]:
 def _expired(fate: Fate) -> Fate:
     """Too late: what was temporary is final (RFC 3463 3.5, X.4.7), and the sender hears the last answer."""
     last = fate.response
-    text = f"delivery time expired; last answer: {last}"
-    return replace(fate, response=replace(last, code=554, enhanced="5.4.7", lines=(text,), local=True))
+    response = local_response(554, "5.4.7", f"delivery time expired; last answer: {last}")
+    return replace(fate, response=response, reason=f"delivery time expired; last answer: {fate.explanation}")

@@ -6,6 +6,7 @@ import email
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,29 +38,14 @@ def play(
     """Lets a mailroom work between a sender's host, home.example, and the hosts of away.example."""
 
     async def main() -> None:
-        home_hop = home or FakeHop()
-        async with running(home_hop):
-            hops: list[Hop] = list(before)
-            async with _all_running(list(away)):
-                hops += [fake.hop for fake in away]
-                ways = {"home.example": [home_hop.hop], "away.example": hops}
-                async with mailroom(directory, ways, schedule, signers, max_received, per_minute) as room:
-                    await act(room)
+        async with AsyncExitStack() as stack:
+            near = await stack.enter_async_context(running(home or FakeHop()))
+            far = [(await stack.enter_async_context(running(fake))).hop for fake in away]
+            ways = {"home.example": [near.hop], "away.example": [*before, *far]}
+            room = mailroom(directory, ways, schedule, signers, max_received, per_minute)
+            await act(await stack.enter_async_context(room))
 
     run(main())
-
-
-class _all_running:  # noqa: N801  # used like a function
-    def __init__(self, fakes: list[FakeHop]) -> None:
-        self._contexts = [running(fake) for fake in fakes]
-
-    async def __aenter__(self) -> None:
-        for context in self._contexts:
-            await context.__aenter__()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        for context in self._contexts:
-            await context.__aexit__(None, None, None)
 
 
 def reports(home: FakeHop) -> list[bytes]:
@@ -300,6 +286,8 @@ def test_what_is_too_old_is_returned(tmp_path: Path) -> None:
         await room.put("bob@away.example")
         await room.until_empty()
         assert len(room.lines) > 2
+        assert [line["status"] for line in room.lines][-2:] == ["failed", "sent"]  # the report is sent
+        assert room.lines[-2]["reply"] == "delivery time expired; last answer: 451 4.7.1 later"
 
     play(tmp_path, act, away, home=home, schedule=replace(QUICK, expiry=0.3))
     (report,) = reports(home)
