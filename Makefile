@@ -51,6 +51,8 @@ conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_
 durability: $(VENV)/.installed-dev ## prove that nothing accepted is lost, for DURABILITY_SECONDS=120 each
 	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) queue
 	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) postgresql
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) --deliver queue
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) --deliver postgresql
 	$(BIN)/python -m loadtest.durability.powercut queue
 	$(BIN)/python -m loadtest.durability.powercut maildir
 	$(BIN)/python -m loadtest.durability.machines

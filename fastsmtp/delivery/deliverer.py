@@ -15,13 +15,13 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fastsmtp.client.responses import local_response
 from fastsmtp.protocol.envelope import Recipient, Sender
-from fastsmtp.queue import Mail, QueueError
+from fastsmtp.queue import LeaseLostError, Mail, QueueError
 
 from .attempt import Attempts
 from .fate import Action, Fate
@@ -110,10 +110,19 @@ class Deliverer:
             fates = self._aged(item, await self._attempt(item))
             self._log.attempt(item, fates, time.monotonic() - began)
             await self._settle(item, fates)
+        except LeaseLostError as error:
+            _log.warning("message %s: %s", item.message_id, error)
         except QueueError as error:
-            _log.error("message %s, item %s: %s", item.message_id, item.id, error)
+            _log.error("message %s, item %s will be delivered again: %s", item.message_id, item.id, error)
+            await self._put_off(item)
         except Exception:
             _log.exception("message %s, item %s: could not be settled", item.message_id, item.id)
+            await self._put_off(item)
+
+    async def _put_off(self, item: Item) -> None:
+        """Lets go of an item: as long as we seem to have it, nobody else gets it."""
+        with suppress(QueueError):
+            await item.retry(time.time() + self._schedule.first, _OUR_FAULT.text)
 
     async def _attempt(self, item: Item) -> list[Fate]:
         try:
