@@ -103,6 +103,8 @@ async def prove(
         await _kill_until(time.monotonic() + seconds, acceptor, consumer, hop, server, kills)
         stop.set()
         await sending
+        if hop:  # its workers died young, so its master has them wait; a new one has not
+            hop.kill_parent()
         for program in filter(None, (acceptor, consumer, hop)):
             if not program.is_running:
                 program.start()
