@@ -274,6 +274,29 @@ def test_a_required_certificate_is_checked(secure: tuple[ssl.SSLContext, str]) -
     assert codes(converse(fake, message, hop=Hop("x", security="encrypt"))[0]) == [550]
 
 
+def test_the_certificate_is_for_the_name_not_for_the_address(authority: trustme.CA, tmp_path: Path) -> None:
+    """An exchanger is connected to by the address that DNS gave, and is who its certificate says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("mx.example").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    fake = FakeHop(("STARTTLS",), context=context)
+
+    async def send(name: str) -> int:
+        hop = Hop(name, fake.port, address="127.0.0.1", security="required", ca=f"{tmp_path}/ca.pem")
+        connection = await Connection.open(hop, "client.example", PATIENCE)
+        (answer,) = await connection.send(outgoing())
+        await connection.quit()
+        return answer.code
+
+    async def main() -> None:
+        async with running(fake):
+            assert await send("mx.example") == 250
+            with pytest.raises(HopError, match=r"not valid for 'other\.example'"):
+                await send("other.example")
+
+    run(main())
+
+
 @pytest.mark.parametrize("security", ["encrypt", "required"])
 @pytest.mark.parametrize(("keywords", "answers"), [((), {}), (("STARTTLS",), {"STARTTLS": ["454 4.7.0 no"]})])
 def test_no_tls_no_mail(security: str, keywords: tuple[str, ...], answers: dict[str, list[str]]) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import trustme
 
 from fastsmtp.protocol.envelope import Message, Recipient, Sender
 from fastsmtp.store import StoreError, check_url, describe, open_store
 from tests.client.hops import CLOSE, PLAIN, FakeHop, run, running, running_in_thread
 from tests.server.running import running as serving
 from tests.server.running import starting
+from tests.server.secured import issue
 from tests.server.waiting import until
 from tests.store.fakes import CONTENT, make_message
 
@@ -166,6 +168,27 @@ def test_a_slow_message_does_not_hold_up_the_others(tmp_path: Path) -> None:
         quick.deliver()
         release.set()
         slow.expect("250 2.0.0 accepted")
+
+
+def test_inside_tls_from_the_first_octet_on(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = issue(tmp_path, authority, "127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    options = ("--store=maildir:./mail", f"--tls-certfile={certificate}")
+
+    async def main(port: int) -> list[StoreError | None]:
+        url = f"forward:smtps://127.0.0.1:{port}"
+        async with open_store(f"{url}?ca={tmp_path}/ca.pem", slot=0) as good, open_store(url, slot=0) as bad:
+            return [*await good.store([make_message()]), *await bad.store([make_message()])]
+
+    with serving(tmp_path, *options, listen=["127.0.0.1:0 implicit_tls"], name="next") as hop:
+        stored, refused = run(main(hop.host_and_port[1]))
+    assert stored is None
+    assert refused is not None
+    assert str(refused.reply) == "451 4.7.5 the next hop offers no TLS that will do"
+    assert "certificate verify failed" in refused.reason
+    (file,) = (tmp_path / "mail" / "new").iterdir()
+    assert b" with ESMTPS id " in file.read_bytes()
 
 
 def test_smuggling_ends_here(tmp_path: Path) -> None:
