@@ -7,6 +7,7 @@ import gc
 import logging
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -414,5 +415,43 @@ def test_a_put_that_is_cancelled_leaves_nothing(url: str) -> None:
                     await putting
         async with Queue.open(url) as queue:
             assert [item.message_id for item in await drain(queue)] in (["warm"], [])
+
+    run(main())
+
+
+def test_a_mail_for_nobody_is_refused(url: str) -> None:
+    async def main() -> None:
+        async with Queue.open(url) as queue:
+            errors = await queue.put_each([Mail(Sender("a", "b.example"), [], CONTENT, "ID1"), mail("ID2")])
+            assert [error is None for error in errors] == [False, True]
+            assert len(await drain(queue)) == 1
+
+    run(main())
+
+
+def test_a_retry_for_nobody_is_an_ack(url: str) -> None:
+    async def main() -> None:
+        async with Queue.open(url) as queue:
+            await queue.put([mail("ID1")])
+            (item,) = await take(queue, 1)
+            await item.retry(time.time(), "none is left", [])
+            assert await counts(queue) == {}
+
+    run(main())
+
+
+def test_a_short_lease_beside_a_long_one_is_extended_in_time(tmp_path: Path) -> None:
+    url = f"queue:{tmp_path}/queue"
+
+    async def main() -> None:
+        async with two(url) as (one, other):
+            await one.put([mail("long"), mail("short")])
+            (long,) = await take(one, 1, lease=300)
+            (short,) = await take(one, 1, lease=0.6)
+            stolen = asyncio.ensure_future(take(other, 1))
+            await asyncio.wait({stolen}, timeout=1.5)
+            assert not stolen.done()
+            stolen.cancel()
+            await asyncio.gather(long.ack(), short.ack())
 
     run(main())
