@@ -27,6 +27,7 @@ from loadtest.postfix import Postfix, answers
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _SIZE = 5120  # octets of a message
+_HERE = Path("build")  # not where temporary files may be kept in memory
 
 
 class Sample(NamedTuple):
@@ -54,7 +55,7 @@ def cpu_seconds(root: int) -> float:
 @contextmanager
 def _fastsmtp(store: Callable[[Path], str]) -> Iterator[tuple[int, int]]:
     """A server with a store; its port and its pid."""
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=_HERE) as name:
         directory, port = Path(name).resolve(), free_port()
         limits = ["--max-connections-per-client", "0", "--workers", "1"]
         arguments = ["serve", "--store", store(directory), "--listen", f"127.0.0.1:{port}", *limits]
@@ -71,7 +72,7 @@ def _fastsmtp(store: Callable[[Path], str]) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _postfix() -> Iterator[tuple[int, int]]:
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=_HERE) as name:
         directory, port = Path(name).resolve(), free_port()
         directory.chmod(0o755)
         server = Postfix(directory, port)
@@ -140,6 +141,7 @@ def main() -> int:
     programs = postgresql.find_programs()
     if programs is None or not given.client.exists():
         raise SystemExit("needs PostgreSQL (make system-deps) and the source of a client")
+    _HERE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name, postgresql.running(programs) as server:
         client = Path(name) / "client"
         subprocess.run(["cc", "-O2", "-o", str(client), str(given.client)], check=True)
