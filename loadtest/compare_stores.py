@@ -113,6 +113,7 @@ def compare(client: Path, rounds: int, load: Load, server: postgresql.PostgreSQL
         "queue:": (lambda: _fastsmtp(lambda directory: f"queue:{directory}/queue"), None),
         "postgresql:": (lambda: _fastsmtp(lambda _: server.url), server.pid),
         "maildir:": (lambda: _fastsmtp(lambda directory: f"maildir:{directory}/mail"), None),
+        "discard:": (lambda: _fastsmtp(lambda _: "discard:"), None),  # what it costs before it is stored
         "Postfix": (_postfix, None),
     }
     samples: dict[str, list[Sample]] = {name: [] for name in stores}
