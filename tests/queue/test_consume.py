@@ -27,7 +27,7 @@ def note(item, text=""):
         file.write(f"{item.message_id} {item.attempts} {os.getpid()} {text}\\n")
 
 def plain(item):
-    note(item, bytes(item.content).decode())
+    note(item, str(len(item.content)))
 
 async def later(item):
     await asyncio.sleep(0.01)

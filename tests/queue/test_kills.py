@@ -12,7 +12,7 @@ from loadtest.durability.postgresql import PostgreSQL, find_programs, running
 
 
 def test_kills_with_a_queue_on_this_machine(tmp_path: Path) -> None:
-    counts = asyncio.run(prove(tmp_path, f"queue:{tmp_path}/queue", 6, None))
+    counts = asyncio.run(prove(tmp_path, f"queue:{tmp_path}/queue", 5, None))
     assert counts.holds, counts
     assert sum(counts.kills.values()) >= 2
 
@@ -22,7 +22,7 @@ def test_kills_with_postgresql(tmp_path: Path, postgresql: PostgreSQL) -> None:
     programs = find_programs()
     assert programs
     with running(programs) as server:
-        counts = asyncio.run(prove(tmp_path, server.url, 6, server))
+        counts = asyncio.run(prove(tmp_path, server.url, 5, server))
     assert counts.holds, counts
     assert sum(counts.kills.values()) >= 2
 

@@ -27,5 +27,5 @@ def test_one_acceptor_and_one_consumer_die(
         pytest.skip(reason)
     programs = find_programs()
     assert programs
-    counts = asyncio.run(prove(tmp_path, 4, programs))
+    counts = asyncio.run(prove(tmp_path, 3, programs))
     assert counts.holds, counts
