@@ -15,15 +15,18 @@ CASES ?= ../shared/conformance/run_cases.py
 # What is fuzzed, and for how long each.
 FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
+DURABILITY_SECONDS ?= 120
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl chromium chromedriver cc valgrind
+# Dovecot takes mail over LMTP; python3-dkim judges signatures, python3-nacl those of Ed25519.
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl chromium chromedriver cc valgrind \
+	pg_createcluster ip dovecot dkimverify
 SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl chromium chromium-driver fonts-dejavu-core \
-	gcc libc6-dev valgrind
+	gcc libc6-dev valgrind postgresql iproute2 dovecot-core dovecot-lmtpd python3-dkim python3-nacl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz conformance lint format settings metrics screenshots lock system-deps clean \
+.PHONY: help run test fuzz durability conformance lint format settings metrics screenshots lock system-deps clean \
 	bench bench-report bench-page bench-check bench-baseline
 
 help: ## list the targets
@@ -45,6 +48,16 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
+
+# Kills, power cuts and lost machines, for longer than the tests do; prints the counts of each.
+durability: $(VENV)/.installed-dev ## prove that nothing accepted is lost, for DURABILITY_SECONDS=120 each
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) queue
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) postgresql
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) --deliver queue
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) --deliver postgresql
+	$(BIN)/python -m loadtest.durability.powercut queue
+	$(BIN)/python -m loadtest.durability.powercut maildir
+	$(BIN)/python -m loadtest.durability.machines
 
 # With another interpreter: make bench PYTHON=python3.13 VENV=.venv-3.13
 bench: $(VENV)/.installed-run $(VENV)-bench/.installed build/bench/npm/.installed ## measure beside other servers, ten minutes; scenarios in ARGS="..."

@@ -21,6 +21,9 @@ _NEIGHBOUR = re.compile(
 )
 
 
+# In the URL of a store.
+_PASSWORD = re.compile(r"(://[^:/@,]*:)[^@/]*(@)")
+
 _CONFIG_HELP = (
     "TOML file with settings at its top level, or a pyproject.toml with a table [tool.fastsmtp]. "
     "[FASTSMTP_CONFIG; default ./pyproject.toml, if it has the table]"
@@ -100,6 +103,12 @@ def _healthcheck() -> click.Command:
     return healthcheck
 
 
+def _deliver() -> click.Command:
+    from fastsmtp.delivery_commands import deliver
+
+    return deliver
+
+
 def _top() -> click.Command:
     from fastsmtp.top_command import top
 
@@ -118,7 +127,28 @@ def _user() -> click.Command:
     return user
 
 
-_ELSEWHERE = {"ctl": _ctl, "healthcheck": _healthcheck, "top": _top, "trace": _trace, "user": _user}
+def _consume() -> click.Command:
+    from fastsmtp.consume_commands import consume
+
+    return consume
+
+
+def _queue() -> click.Command:
+    from fastsmtp.queue_commands import queue
+
+    return queue
+
+
+_ELSEWHERE = {
+    "consume": _consume,
+    "ctl": _ctl,
+    "deliver": _deliver,
+    "healthcheck": _healthcheck,
+    "queue": _queue,
+    "top": _top,
+    "trace": _trace,
+    "user": _user,
+}
 
 
 class _Commands(click.Group):
@@ -188,4 +218,6 @@ def _rows(name: str, resolved: Resolved) -> list[tuple[str, str, str]]:
 
 
 def _effective(config: Config, name: str) -> object:
-    return config.effective_store if name == "store" else getattr(config, name)
+    if name != "store":
+        return getattr(config, name)
+    return _PASSWORD.sub(r"\1***\2", config.effective_store or "") or None

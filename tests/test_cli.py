@@ -254,8 +254,11 @@ def test_user_commands_are_part_of_the_command_line(monkeypatch: pytest.MonkeyPa
     assert [line.split()[0] for line in commands.splitlines() if line] == [
         "check-config",
         "serve",
+        "consume",
         "ctl",
+        "deliver",
         "healthcheck",
+        "queue",
         "top",
         "trace",
         "user",

@@ -22,6 +22,7 @@ from .columns import State
 from .http import HTTPServer, Request, Response, Stream, text
 from .metrics import Metrics
 from .page_files import page_files
+from .queue_watch import QueueWatch
 from .scoreboard import Scoreboard
 from .status import Facts, status, why_not_ready
 from .trace_link import TraceLink
@@ -42,7 +43,9 @@ async def _main(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, 
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     traces.start(loop)
-    await HTTPServer(Admin(scoreboard, facts, traces).answer).serve(listening, stopped)
+    admin = Admin(scoreboard, facts, traces)
+    async with admin.queue:
+        await HTTPServer(admin.answer).serve(listening, stopped)
 
 
 class _Path(NamedTuple):
@@ -58,7 +61,8 @@ class Admin:
         self._scoreboard = scoreboard
         self._facts = facts
         self._traces = traces
-        self._metrics = Metrics(scoreboard)
+        self.queue = QueueWatch(facts.queue)
+        self._metrics = Metrics(scoreboard, lambda: self.queue.latest)
         self._told_to_stop = False
         self._paths = {
             "/metrics": _Path("GET", False, self._show_metrics),
@@ -107,7 +111,7 @@ class Admin:
         return text(HTTPStatus.SERVICE_UNAVAILABLE, reason) if reason else text(HTTPStatus.OK, "ready")
 
     def _show_status(self, request: Request) -> Response:
-        body = json.dumps(status(self._scoreboard, self._facts), indent=1).encode()
+        body = json.dumps(status(self._scoreboard, self._facts, self.queue.latest), indent=1).encode()
         return Response(HTTPStatus.OK, body + b"\n", "application/json")
 
     def _trace(self, request: Request) -> Response | Stream:

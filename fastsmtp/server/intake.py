@@ -38,13 +38,16 @@ class Intake:
         self._store = store
         self._cells = cells
         self._waiting: list[_Delivery] = []
-        self._task: asyncio.Task[None] | None = None
+        # A store that writes to a disk has one batch at a time; one that waits for others says how many.
+        self._parallel_batches: int = getattr(store, "parallel_batches", 1)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, message: Message, stored: Stored) -> None:
         """Store a message; `stored` is called once, later."""
         self._waiting.append((message, stored, monotonic()))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._work())
+        if len(self._tasks) < self._parallel_batches:
+            task = asyncio.get_running_loop().create_task(self._work())
+            self._tasks.add(task)
 
     async def _work(self) -> None:
         while self._waiting:
@@ -54,7 +57,7 @@ class Intake:
                 STORE_SECONDS.observe(self._cells, monotonic() - began)
             # Not from within this task: what follows may start a hook, which is a task of its own.
             asyncio.get_running_loop().call_soon(_tell, batch, replies)
-        self._task = None
+        self._tasks.discard(asyncio.current_task())
 
     async def _store_batch(self, messages: list[Message]) -> list[Reply | None]:
         try:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from .discard import Discard
+from .forward import Forward
 from .maildir import Maildir
+from .queue import PostgreSQLQueue, SQLiteQueue
+from .webhook import Webhook
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -25,7 +28,12 @@ class _StoreClass(Protocol):
 
 _SCHEMES: dict[str, _StoreClass] = {
     "maildir": Maildir,
+    "queue": SQLiteQueue,
+    "postgresql": PostgreSQLQueue,
+    "postgres": PostgreSQLQueue,
     "discard": Discard,
+    "forward": Forward,
+    "webhook": Webhook,
 }
 
 
@@ -33,7 +41,7 @@ def open_store(url: str, slot: int) -> AbstractAsyncContextManager[Store]:
     """The store that a URL names; entering it opens it, leaving it waits for what is being written.
 
     Args:
-        url: ``maildir:PATH`` or ``discard:``.
+        url: ``maildir:PATH``, ``queue:PATH``, ``discard:``, ``forward:smtp://HOST`` or ``webhook:https://HOST``.
         slot: the worker's slot, for stores that keep one file per worker.
 
     Raises:

@@ -30,10 +30,28 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "top_view": {"interval"},
     "top_command": {"admin_client", "interval", "top_view"},
     "trace_command": {"admin_client"},
-    "store": {"protocol", "handler"},
-    "server": {"protocol", "handler", "store", "config", "networks", "users"},
+    "queue": {"protocol"},
+    "client": {"protocol"},
+    "store": {"protocol", "handler", "queue", "client"},
+    "server": {"protocol", "handler", "queue", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
-    "cli": {"server", "config", "user_commands", "control_commands", "top_command", "trace_command"},
+    "supervision": {"server"},
+    "consumer": {"queue"},
+    "queue_commands": {"queue", "config"},
+    "consume_commands": {"queue", "queue_commands", "consumer", "server", "supervision"},
+    "delivery": {"protocol", "queue", "client"},
+    "delivery_commands": {"queue", "queue_commands", "client", "delivery", "server", "supervision"},
+    "cli": {
+        "server",
+        "config",
+        "user_commands",
+        "control_commands",
+        "top_command",
+        "trace_command",
+        "queue_commands",
+        "consume_commands",
+        "delivery_commands",
+    },
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -69,9 +87,11 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 
 def test_the_order_has_no_circle() -> None:
-    order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands", "store"]
+    order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands"]
+    order += ["queue", "client", "store"]
     order += ["admin_client", "control_commands", "interval", "top_view", "top_command", "trace_command"]
-    order += ["server", "serving", "cli", "__main__"]
+    order += ["server", "serving", "supervision", "consumer", "delivery"]
+    order += ["queue_commands", "consume_commands", "delivery_commands", "cli", "__main__"]
     for position, part in enumerate(order):
         assert MAY_IMPORT[part] <= set(order[:position])
 

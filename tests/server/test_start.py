@@ -201,7 +201,7 @@ def test_a_lifespan_that_fails(tmp_path: Path) -> None:
     [
         (["--workers=0"], "--workers: expected a whole number"),
         (["--listen=nonsense"], "--listen: expected HOST:PORT"),
-        (["--store=nowhere"], "--store: expected maildir:PATH or discard:"),
+        (["--store=nowhere"], "--store: expected one of maildir:PATH"),
         (["--no-such-flag"], "--no-such-flag"),
         (["no-app"], "APP: expected module:attribute"),
         (["--config=gone.toml"], "gone.toml: cannot be read"),

@@ -29,6 +29,7 @@ class FakeSession:
     client_name: str = "client.example"
     protocol: str = "ESMTP"
     server_name: str = "mx.example"
+    user: str | None = None
 
 
 ALICE = Sender("alice", "example.com")

@@ -1,0 +1,1 @@
+"""Takes queued mail to the next hop: routes, retries, reports."""
