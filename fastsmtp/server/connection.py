@@ -230,7 +230,9 @@ class Connection(asyncio.BufferedProtocol):
         # Hot path: commands were answered, and that is all.
         if session.stopped or session.finished or session.refusals or self._leaving or self._eof:
             self._send()
-        elif session.output:
+            return
+        self._reader = None  # these octets may have been the rest of a chunk, read before its BDAT was executed
+        if session.output:
             self._say(session)
 
     def _receive_content(self, length: int) -> None:

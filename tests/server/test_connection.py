@@ -68,6 +68,22 @@ def test_a_client_that_reads_late_gets_every_reply(tmp_path: Path) -> None:
         assert [line[:3] for line in lines[count:]] == [b"250", b"250", b"354", b"250", b"221", b""]
 
 
+def test_chunks_that_several_reads_of_one_turn_bring(tmp_path: Path) -> None:
+    """RFC 3030 2: what was read before its BDAT was executed is content as well, and what follows is not lost."""
+    with running(tmp_path, "--store=discard:") as server, server.greeted() as client:
+        line = b"0123456789abcdef\r\n"
+        for _ in range(20):
+            client.send(b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n")
+            client.send(b"BDAT 360000\r\n" + b"\r\n" * 9 + line * 19999)
+            for start in ("250 2.1.0", "250 2.1.5", "250 2.0.0 360000 octets"):
+                client.expect(start)
+            client.send(b"BDAT 360000\r\n" + line * 20000)
+            client.expect("250 2.0.0 360000 octets")
+            client.send(b"BDAT 18 LAST\r\n" + line + b"NOOP\r\n")
+            client.expect("250 2.0.0 accepted")
+            client.expect("250 2.0.0 ok")
+
+
 def test_a_half_close_behind_a_message(tmp_path: Path) -> None:
     """standards.md I: a FIN is no abort."""
     with running(tmp_path) as server, server.greeted() as client:
