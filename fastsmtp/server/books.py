@@ -59,6 +59,11 @@ class Books:
         self.replies: Final[list[bytes]] = []
         self._log = access_log
 
+    def settle(self) -> None:
+        """A turn is over: what has gathered in it must not grow for ever."""
+        if len(self.verbs) > _MANY:
+            self.count()
+
     def count(self) -> None:
         """Count the commands and replies that have gathered; once a second, and when there are many.
 
@@ -91,8 +96,6 @@ class Books:
         MESSAGE_SECONDS.observe(cells, now - started)
         MESSAGE_SIZE_BYTES.observe(cells, size)
         self._log.message(session, finished, now)
-        if len(self.verbs) > _MANY:
-            self.count()
 
     def refusal(self, session: Session, line: bytes, reply: Reply, now: float) -> None:
         """A command was refused."""

@@ -25,15 +25,17 @@ class Turn:
         works: calls to be made when all sockets are read; whoever appends one has to `schedule` the turn's end.
         departures: calls to be made when all sessions have worked, likewise.
         scheduled: whether the end of the turn is on its way.
+        settle: called when all is done.
     """
 
-    __slots__ = ("_call_soon", "departures", "scheduled", "works")
+    __slots__ = ("_call_soon", "departures", "scheduled", "settle", "works")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
         self.scheduled = False
         self.works: list[tuple[Call, Any]] = []
         self.departures: list[tuple[Call, Any]] = []
+        self.settle: Callable[[], None] = _nothing
 
     def schedule(self) -> None:
         """See that the turn has an end."""
@@ -67,3 +69,8 @@ class Turn:
                 call(argument)
             except Exception:
                 _log.exception("a reply could not leave")
+        self.settle()
+
+
+def _nothing() -> None:
+    pass
