@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from .config import Config, ConfigError, Listen, load
+from .config import Config, ConfigError, Listen
+from .sources import load
 
 _POLL = 0.1  # seconds between two looks at a reload
 _MAX_LINE = 4096  # octets of a line from an SMTP server
@@ -218,7 +219,7 @@ def workers(given: _Given) -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until it is done, as is the default.")
 @click.option("--wait-timeout", type=_TIME, default=300.0, metavar="SECONDS", show_default=True, help="For that.")
 def reload(given: _Given, wait: bool, wait_timeout: float) -> None:
-    """Replace all workers: application and certificates are loaded anew.
+    """Replace all workers: application, settings and certificates are loaded anew.
 
     Exit code 1 if the reload was given up because a new worker did not start; the old ones then stay.
     """
@@ -247,6 +248,35 @@ def _of_reload(outcome: dict[str, Any] | None) -> str:
     if outcome is None:
         return "none"
     return {"done": "done", "given_up": f"given up: {outcome['reason']}"}[outcome["outcome"]]
+
+
+@_command("scale")
+@click.argument("workers", type=click.IntRange(1))
+def scale(given: _Given, workers: int) -> None:
+    """Have so many WORKERS. Nobody who is connected notices, and no connection is lost."""
+    answer = given.admin.order(f"/scale?workers={workers}")
+    click.echo(json.dumps({"outcome": answer}) if given.as_json else answer)
+
+
+@_command("drain")
+@click.option("--wait-timeout", type=_TIME, default=300.0, metavar="SECONDS", show_default=True, help="Time to wait.")
+def drain(given: _Given, wait_timeout: float) -> None:
+    """Stop the server, and wait until the last session has ended.
+
+    Exit code 1 if it has not ended in time.
+    """
+    answer = given.admin.order("/stop")
+    until = time.monotonic() + wait_timeout
+    while time.monotonic() < until:
+        try:
+            found = given.admin.status()
+        except _NoAnswerError:  # the admin process leaves last
+            click.echo(json.dumps({"outcome": "stopped"}) if given.as_json else "stopped")
+            return
+        time.sleep(_POLL)
+    processes = [process for worker in found["workers"] for process in worker["processes"]]
+    sessions = sum(process["open_connections"] for process in processes)
+    raise click.ClickException(f"{answer}; {sessions} are left")
 
 
 @_command("stop")

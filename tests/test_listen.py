@@ -39,7 +39,7 @@ def test_listen_addresses(text: str, parsed: Listen, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("text", "explained"),
     [
-        ("", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("", "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N"),
         ("1025", "HOST:PORT"),
         ("localhost:", "HOST:PORT"),
         ("localhost:smtp", "HOST:PORT"),

@@ -1,8 +1,8 @@
 """The admin process: metrics, health and control over HTTP. A child of the master that never touches mail.
 
-It reads the scoreboard and signals the master, so it answers while workers are busy, stopped or not there. It holds no
-listener of mail, and does not outlive the master. Everybody who reaches the address may read; who wants to control
-needs the unix socket, which its mode protects, or the token.
+It reads the scoreboard and signals the master, or asks it what no signal can carry. So it answers while workers are
+busy, stopped or not there. It holds no listener of mail, and does not outlive the master. Everybody who reaches the
+address may read; who wants to control needs the unix socket, which its mode protects, or the token.
 """
 
 from __future__ import annotations
@@ -12,38 +12,52 @@ import hmac
 import json
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
 
 from .columns import State
+from .control import Control, NoAnswerError, RefusedError
 from .http import HTTPServer, Request, Response, text
+from .log_files import LogFiles
 from .metrics import Metrics
+from .notice import Notice
 from .scoreboard import Scoreboard
 from .status import Facts, status, why_not_ready
 
 _log = logging.getLogger("fastsmtp.admin")
 
 
-def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts) -> int:
+def run(
+    listening: socket.socket,
+    scoreboard: Scoreboard,
+    facts: Facts,
+    control: Control,
+    notice: Notice,
+    log_files: LogFiles,
+) -> int:
     """Be the admin process until TERM. In the child process; returns the exit code."""
-    asyncio.run(_main(listening, Admin(scoreboard, facts)))
+    asyncio.run(_main(listening, Admin(scoreboard, facts, control, notice), log_files))
     return 0
 
 
-async def _main(listening: socket.socket, admin: Admin) -> None:
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+async def _main(listening: socket.socket, admin: Admin, log_files: LogFiles) -> None:
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    loop.add_signal_handler(signal.SIGUSR1, log_files.reopen)
     await HTTPServer(admin.answer).serve(listening, stopped)
 
 
 class Admin:
     """What there is to ask for."""
 
-    def __init__(self, scoreboard: Scoreboard, facts: Facts) -> None:
+    def __init__(self, scoreboard: Scoreboard, facts: Facts, control: Control, notice: Notice) -> None:
         self._scoreboard = scoreboard
         self._facts = facts
+        self._control = control
+        self._notice = notice
         self._metrics = Metrics(scoreboard)
         self._told_to_stop = False
         self._paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
@@ -52,6 +66,7 @@ class Admin:
             "/readyz": ("GET", self._show_readiness),
             "/status": ("GET", self._show_status),
             "/reload": ("POST", self._reload),
+            "/scale": ("POST", self._scale),
             "/stop": ("POST", self._stop),
         }
 
@@ -91,13 +106,24 @@ class Admin:
         return text(HTTPStatus.SERVICE_UNAVAILABLE, reason) if reason else text(HTTPStatus.OK, "ready")
 
     def _show_status(self, request: Request) -> Response:
-        body = json.dumps(status(self._scoreboard, self._facts), indent=1).encode()
+        body = json.dumps(status(self._scoreboard, self._facts, self._notice.read()), indent=1).encode()
         return Response(HTTPStatus.OK, body + b"\n", "application/json")
 
     # -- control ------------------------------------------------------------------------------------------------------
 
     def _reload(self, request: Request) -> Response:
         return self._signal(signal.SIGHUP, "reloading")
+
+    def _scale(self, request: Request) -> Response:
+        found = re.fullmatch(r"workers=([0-9]{1,6})", request.query)
+        if found is None:
+            return text(HTTPStatus.BAD_REQUEST, "expected /scale?workers=N")
+        try:
+            return text(HTTPStatus.ACCEPTED, self._control.ask("scale", workers=int(found[1])))
+        except RefusedError as error:
+            return text(HTTPStatus.CONFLICT, str(error))
+        except NoAnswerError as error:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
     def _stop(self, request: Request) -> Response:
         response = self._signal(signal.SIGTERM, "stopping: sessions are drained")

@@ -108,6 +108,8 @@ class Entrance:
         self._calm = service.limits
         least = config.min_free_bytes
         self._least_free = 1.5 * config.max_message_bytes if least is None else least
+        self._is_full = False  # the store is
+        self._overload: Reply | None = None  # what overload says to MAIL
         self._exempt = Networks(config.exempt_networks)
         self._proxies = Networks(config.proxy_networks)
         self._xclients = Networks(config.xclient_networks)
@@ -131,11 +133,19 @@ class Entrance:
 
     def be_full(self, free: int | None) -> None:
         """Refuse mail while there is too little room; the way back takes a tenth more, lest we waver."""
-        refused = self.service.mail_refusal is not None
-        full = free is not None and free < (1.1 * self._least_free if refused else self._least_free)
-        if full != refused:
-            self.service.mail_refusal = INSUFFICIENT_STORAGE if full else None
+        full = free is not None and free < (1.1 * self._least_free if self._is_full else self._least_free)
+        if full != self._is_full:
+            self._is_full = full
+            self._refuse_mail()
             _log.warning("%s free in the store: mail is %s", free, "refused with 452" if full else "taken again")
+
+    def be_overloaded(self, refusal: Reply | None) -> None:
+        """Overload: the reply to MAIL, None if mail is taken again."""
+        self._overload = refusal
+        self._refuse_mail()
+
+    def _refuse_mail(self) -> None:
+        self.service.mail_refusal = INSUFFICIENT_STORAGE if self._is_full else self._overload
 
     # -- who may come in ----------------------------------------------------------------------------------------------
 

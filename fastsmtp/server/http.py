@@ -43,6 +43,7 @@ class Request:
 
     Attributes:
         path: without the query.
+        query: what stands behind the question mark.
         fields: header fields, names in lower case.
         local: whether it came over a unix socket.
     """
@@ -51,6 +52,7 @@ class Request:
     path: str
     fields: Mapping[str, str]
     local: bool = False
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def parse_head(head: bytes, local: bool = False) -> Request:
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     if minor != "0" and "host" not in fields:  # RFC 9112 3.2
         raise RequestError(HTTPStatus.BAD_REQUEST, "no Host field")
-    return Request(method, target.partition("?")[0], fields, local)
+    path, _, query = target.partition("?")
+    return Request(method, path, fields, local, query)
 
 
 def _body_length(request: Request) -> int:

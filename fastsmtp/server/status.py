@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from .children import how_it_ended
 from .columns import (
     HISTOGRAMS,
     OF_THE_MASTER,
     RELOAD_FAILURE,
     RELOADS_DONE,
     RELOADS_GIVEN_UP,
+    WORKERS,
     Family,
     Kind,
     State,
@@ -39,8 +39,8 @@ class Facts:
     token: str | None
 
 
-def status(scoreboard: Scoreboard, facts: Facts) -> dict[str, Any]:
-    """Everything, as JSON takes it."""
+def status(scoreboard: Scoreboard, facts: Facts, reason: str) -> dict[str, Any]:
+    """Everything, as JSON takes it; `reason`: why the last reload was given up."""
     server = scoreboard.server()
     return {
         "version": version("fastsmtp"),
@@ -51,7 +51,8 @@ def status(scoreboard: Scoreboard, facts: Facts) -> dict[str, Any]:
         "listeners": list(facts.listeners),
         "admin": facts.admin,
         "workers": [_worker(slot) for slot in scoreboard.slots()],
-        "last_reload": _reload(server),
+        "last_reload": _reload(server, reason),
+        "workers_wanted": server.cells[WORKERS],
         "totals": counted(scoreboard.totals()),
     }
 
@@ -60,21 +61,20 @@ def why_not_ready(scoreboard: Scoreboard) -> str | None:
     """What keeps the server from serving in full; None if nothing does."""
     if scoreboard.server().state is State.DRAINING:
         return "draining"
-    missing = [str(slot.number) for slot in scoreboard.slots() if not slot.is_ready]
+    wanted = scoreboard.server().cells[WORKERS]
+    missing = [str(slot.number) for slot in scoreboard.slots() if slot.number < wanted and not slot.is_ready]
     if not missing:
         return None
     return f"worker{'s' if len(missing) > 1 else ''} {', '.join(missing)} not ready"
 
 
-def _reload(server: Process) -> dict[str, Any] | None:
+def _reload(server: Process, reason: str) -> dict[str, Any] | None:
     """How the last reload went; None if there was none."""
     if not server.cells[RELOADS_DONE] + server.cells[RELOADS_GIVEN_UP]:
         return None
-    failure = server.cells[RELOAD_FAILURE]
-    if not failure:
+    if not server.cells[RELOAD_FAILURE]:
         return {"outcome": "done", "reason": None}
-    how = how_it_ended(failure - 256)
-    return {"outcome": "given_up", "reason": f"a new worker did not start ({how}); the log says why"}
+    return {"outcome": "given_up", "reason": reason}
 
 
 def _worker(slot: Slot) -> dict[str, Any]:

@@ -21,14 +21,15 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "settings": set(),
     "listen": {"settings"},
     "config": {"settings", "listen"},
+    "sources": {"config"},
     "handler": {"protocol"},
     "users": {"protocol"},
     "user_commands": {"users"},
-    "control_commands": {"config"},
+    "control_commands": {"config", "sources"},
     "store": {"protocol", "handler"},
     "server": {"protocol", "handler", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
-    "cli": {"server", "config", "user_commands", "control_commands"},
+    "cli": {"server", "config", "sources", "user_commands", "control_commands"},
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -64,7 +65,18 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 
 def test_the_order_has_no_circle() -> None:
-    order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands", "store"]
+    order = [
+        "protocol",
+        "networks",
+        "settings",
+        "listen",
+        "config",
+        "sources",
+        "handler",
+        "users",
+        "user_commands",
+        "store",
+    ]
     order += ["control_commands"]
     order += ["server", "serving", "cli", "__main__"]
     for position, part in enumerate(order):
