@@ -43,11 +43,9 @@ class Listen:
             ConfigError: The text is not of this form.
         """
         address, *options = text.split() or [""]
-        given = tuple(_option(each, text) for each in options)
-        if address.startswith("fd:"):
-            return cls("", 0, None, given, _descriptor(address, text))
-        host, port, path = _place(address, text)
-        return cls(host, port, path, given)
+        descriptor = _descriptor(address, text) if address.startswith("fd:") else None
+        host, port, path = ("", 0, None) if descriptor else _place(address, text)
+        return cls(host, port, path, tuple(_option(each, text) for each in options), descriptor)
 
     @property
     def address(self) -> str:

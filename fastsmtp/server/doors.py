@@ -12,9 +12,12 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 _ACCEPT_TIME: Final = 1.0  # seconds for what waits in the accept queues when we leave
+_HANDSHAKE_TIME: Final = 0.1  # seconds for handshakes that were under way
+_LOOK: Final = 0.01  # seconds between two looks
 _log = logging.getLogger("fastsmtp.worker")
 
 Room = Callable[[], asyncio.BaseProtocol]
@@ -65,11 +68,31 @@ class Doors:
         for server in servers:
             server.close()
 
-    async def accept_what_waits(self) -> None:
-        """Serve the queues: what is there, not what never ceases to come."""
+    async def close(self, is_left: bool) -> None:
+        """Give the sockets up.
+
+        Args:
+            is_left: whether the queues are left to a successor; else what is in them is accepted, and what is on its
+                way to them, but not what never ceases to come.
+        """
+        if not is_left:
+            with suppress(OSError):  # too few descriptors: what waits will see the connection end
+                await self.open()
+            await self._accept_what_waits()
+        self.shut()
+        for listening, _ in self._listeners:
+            listening.close()
+
+    async def _accept_what_waits(self) -> None:
         poll = select.poll()
         for listening, _ in self._listeners:
             poll.register(listening, select.POLLIN)
-        until = time.monotonic() + _ACCEPT_TIME
-        while self._servers and poll.poll(0) and time.monotonic() < until:  # noqa: ASYNC110  # it lets the loop accept
-            await asyncio.sleep(0)
+        now = time.monotonic()
+        at_least, at_most = now + _HANDSHAKE_TIME, now + _ACCEPT_TIME
+        while self._servers and time.monotonic() < at_most:
+            if poll.poll(0):
+                await asyncio.sleep(0)  # a turn of the loop accepts some
+            elif time.monotonic() < at_least:
+                await asyncio.sleep(_LOOK)
+            else:
+                return

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..config import Listen
 from .privileges import Account
-from .steering import steer
+from .steering import steer, turn_away
 
 
 class BindError(Exception):
@@ -168,6 +168,13 @@ class Listener:
         if sockets and self.listen.path is not None and self._is_ours:
             with suppress(OSError):  # the directory may belong to whom we were
                 Path(self.listen.path).unlink(missing_ok=True)
+
+    def turn_away(self) -> None:
+        """The server ends: nobody new comes into the queues. An inherited socket goes on, for the next server."""
+        for each in set(self._sockets):
+            if self._is_ours and each.family != socket.AF_UNIX:  # a path is removed instead
+                with suppress(OSError):
+                    turn_away(each)
 
     # -- slots come and go ----------------------------------------------------------------------------------------
 

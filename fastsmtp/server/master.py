@@ -385,6 +385,7 @@ class Master:
             self._cut_before = self._scoreboard.totals()[SESSIONS_CUT]
             self._kill_at = time.monotonic() + self._reloads.settings.current.drain_timeout + _KILL_DELAY
             for listener in self._listeners:  # new connections are refused as soon as the workers have closed theirs
+                listener.turn_away()
                 listener.close()
             self._slots.signal_all(signal.SIGTERM)
 

@@ -75,7 +75,8 @@ class Rolling:
                 self._slots.spawn(slot, replaces=ready[slot]).renews = self.is_reload
                 return
         if self._queue:
-            self._say(f"workers {self._queue} have two predecessors that still leave: waiting")
+            prefix = "reload: " if self.is_reload else ""
+            self._say(f"{prefix}workers {self._queue} have two predecessors that still leave: waiting")
         elif self.is_reload:
             self.is_reload = False
             self._over()

@@ -281,10 +281,7 @@ class Worker:
                 async with asyncio.timeout(_STRAGGLERS):
                     await self._ordered.wait()
         overload.stop()
-        with suppress(OSError):  # too few descriptors: what waits will see the connection end
-            await doors.open()
-        await doors.accept_what_waits()
-        doors.shut()
+        await doors.close(self._order is Order.LEAVE)
 
     async def _drain(self, reception: Reception) -> int:
         """Let the sessions end as we were told, also if we are told otherwise meanwhile."""

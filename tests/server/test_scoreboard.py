@@ -208,10 +208,10 @@ from fastsmtp.server.columns import CONNECTIONS, MESSAGE_SECONDS
 
 serve = worker.run
 
-def counting(config, slot, sockets, clients, row, target, report):
+def counting(config, slot, sockets, clients, row, *others):
     row.cells[CONNECTIONS] += 1
     row.observe(MESSAGE_SECONDS, 0.5)
-    return serve(config, slot, sockets, clients, row, target, report)
+    return serve(config, slot, sockets, clients, row, *others)
 
 worker.run = counting
 
