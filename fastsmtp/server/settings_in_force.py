@@ -16,7 +16,7 @@ from ..config import Config, ConfigError, Listen
 from ..store import check_url
 
 # What the master has made before its first fork, or cannot make any more.
-_FIXED: Final = (
+FIXED: Final = (
     "admin",
     "admin_mode",
     "balance",
@@ -85,7 +85,7 @@ class Settings:
 
     def _with_what_cannot_change(self, found: Config) -> Config:
         current = self.current
-        kept = [name for name in _FIXED if getattr(found, name) != getattr(current, name)]
+        kept = [name for name in FIXED if getattr(found, name) != getattr(current, name)]
         if _addresses(found) != _addresses(current):
             kept.append("listen")
         for name in kept:
