@@ -13,6 +13,7 @@ from typing import Final
 
 from .control import RefusedError
 from .listeners import Listener
+from .rolling import REPLACED
 from .slots import Slots
 
 VACATED: Final = signal.SIGTTOU
@@ -59,8 +60,9 @@ class Scaling:
         except OSError as error:
             raise RefusedError(f"this kernel cannot steer connections away from a worker: {error.strerror}") from error
         self._slots.want(wanted)
+        others_accept = all(listener.is_shared for listener in self._listeners)
         for child in self._slots.leavers():
-            self._slots.retire(child, VACATED)
+            self._slots.retire(child, REPLACED if others_accept else VACATED)
         self.steer(())
 
     def steer(self, spared: Collection[int]) -> None:
