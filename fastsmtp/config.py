@@ -95,7 +95,7 @@ class Config:
     max_rss: int = octets("Workers", 0, "Memory in use at which a worker is replaced; 0: off.", 0)
     watchdog_timeout: float = seconds("Workers", 30, "Time without a turn of its loop; then a worker is killed.", 1)
     switch_interval: float = seconds(
-        "Workers", 0.005, "Time after which threads change, as sys.setswitchinterval.", 0.00001
+        "Workers", 0.0001, "Time after which threads change, as sys.setswitchinterval.", 0.00001
     )
 
     threads: int = count("Handler", 8, "Threads for hooks that block.", 1, "per worker")

@@ -451,3 +451,19 @@ class Hoarding(Handler):
             while self.files:
                 os.close(self.files.pop())
         return None
+
+
+class Hooky(Handler):
+    """Prints."""
+
+    @inline
+    def data(self, session: Session, message: Message) -> None:
+        print("what a hook prints", flush=True)
+
+
+class Environment(Handler):
+    """``NOOP NAME`` tells a variable."""
+
+    @inline
+    def noop(self, session: Session, argument: str) -> Answer:
+        return _told(os.environ.get(argument, "unset"))

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -88,7 +88,7 @@ class _Reception:
         self.connections: set[object] = set()
         self.turns_away = False
         self.scarce_at = 0
-        self.when_scarce = lambda: None
+        self.when_scarce: Callable[[], None] = lambda: None
 
 
 class _Doors:
@@ -275,7 +275,7 @@ def test_descriptors_left(monkeypatch: pytest.MonkeyPatch, counted: bool) -> Non
         def stat(path: Any) -> Any:
             return os.stat_result((0,) * 10) if path == "/proc/self/fd" else real(path)
 
-        monkeypatch.setattr(descriptors.os, "stat", stat)
+        monkeypatch.setattr(os, "stat", stat)
     before = descriptors.left()
     with _open_files(10):
         assert descriptors.left() == before - 10
