@@ -71,8 +71,8 @@ class Control:
         number = None
         try:
             request = json.loads(packet)
-            number, act = request["number"], self._acts[request["do"]]
-            return {"number": number, "done": act(request)}
+            number = request["number"]
+            return {"number": number, "done": self._acts[request["do"]](request)}
         except RefusedError as error:
             return {"number": number, "refused": str(error)}
         except (ValueError, KeyError, TypeError) as error:

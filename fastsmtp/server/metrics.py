@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 
-from .columns import HISTOGRAMS, Family, Histogram, Kind, State
+from .columns import CONNECTIONS, HISTOGRAMS, Family, Histogram, Kind, State
 from .scoreboard import Scoreboard, Slot, families
 
 PREFIX = "fastsmtp_"
@@ -51,6 +51,7 @@ class Metrics(Collector):
         yield InfoMetricFamily(f"{PREFIX}build", "The version that runs.", {"version": version("fastsmtp")})
         yield self._server_started()
         yield from _processes(slots)
+        yield _accepted(slots)
         for family in families(Kind.GAUGE):
             yield _gauge(family, slots)
         for family in families(Kind.COUNTER):
@@ -87,6 +88,16 @@ def _processes(slots: Sequence[Slot]) -> Iterator[Metric]:
         for seconds in [each for each in ages if each is not None][:1]:
             age.add_metric([str(slot.number)], seconds)
     yield from (count, started, age)
+
+
+def _accepted(slots: Sequence[Slot]) -> Metric:
+    """How evenly connections are spread."""
+    metric = CounterMetricFamily(
+        f"{PREFIX}worker_connections", "Connections accepted in the slot, whoever was in it.", labels=["worker"]
+    )
+    for slot in slots:
+        metric.add_metric([str(slot.number)], slot.cells[CONNECTIONS])
+    return metric
 
 
 def _gauge(family: Family, slots: Sequence[Slot]) -> Metric:

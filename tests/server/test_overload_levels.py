@@ -56,8 +56,8 @@ def test_levels(values: tuple[float, ...], levels: tuple[int, ...]) -> None:
 
 def test_thresholds() -> None:
     lag, hooks, memory = causes(Config.of(max_loop_lag=1, max_pending_hooks=100, memory_high=0.8))
-    assert lag.thresholds == (1, 2, 4)
-    assert hooks.thresholds == (100, 125, 200)
+    assert lag.thresholds == pytest.approx((1, 2, 4))
+    assert hooks.thresholds == pytest.approx((100, 125, 200))
     assert memory.thresholds == pytest.approx((0.8, 0.9, 0.95))
 
 
