@@ -153,8 +153,15 @@ class Master:
                         act()
             elif report == control:
                 self._control.answer()
-            elif reports[report].pid in self._slots.children and self._slots.hear(reports[report]):
-                self._is_ready(reports[report])
+            elif reports[report].pid in self._slots.children:
+                self._hear(reports[report])
+
+    def _hear(self, child: Child) -> None:
+        is_ready, is_shut = self._slots.hear(child)
+        if is_ready:
+            self._is_ready(child)
+        if is_shut:
+            self._reloads.rolling.has_shut(child)
 
     def _patience(self) -> float:
         """Seconds until the clock matters."""
@@ -264,6 +271,7 @@ class Master:
             if child := self._slots.bury(pid):
                 self._counts.release(child.row)
                 self._has_ended(child, code, sessions)
+                self._reloads.rolling.has_shut(child)
                 self._reloads.rolling.go_on()  # it may have waited for the room
             elif self._admin:
                 self._admin.has_ended(pid, code)
@@ -281,7 +289,7 @@ class Master:
             self._cells[WORKER_DEATHS] += 1
             successor.replaces = None
         elif child.phase is Phase.LEAVING:
-            if code in (worker.EXIT_DRAINED, worker.EXIT_CUT):
+            if code in (worker.EXIT_DRAINED, worker.EXIT_CUT, -signal.SIGTERM):
                 _log.info("%s has left", name)
             else:
                 _log.error("%s died (%s) while it left", name, how)

@@ -74,9 +74,8 @@ class Reloads:
 
     def take_over(self, child: Child) -> None:
         """A worker serves."""
-        if child.renews and self.settings.coming is not None:
-            before = self.settings.come_into_force()
-            self._in_force(self.settings.current, before)
+        if child.renews:
+            self._come_into_force()
         self.rolling.take_over(child)
 
     def did_not_start(self, child: Child, old: Child, code: int) -> None:
@@ -89,7 +88,13 @@ class Reloads:
         _log.error("worker %d: its successor did not start (%s); the old one stays, reload given up", child.slot, how)
         self._over(RELOADS_GIVEN_UP, f"a new worker did not start ({how}); the log says why")
 
+    def _come_into_force(self) -> None:
+        if self.settings.coming is not None:
+            before = self.settings.come_into_force()
+            self._in_force(self.settings.current, before)
+
     def _done(self) -> None:
+        self._come_into_force()  # also if no worker lived that could be replaced: the next one gets them
         _log.info("reload: done")
         self._over(RELOADS_DONE, "")
 

@@ -32,6 +32,7 @@ class Rolling:
         self._slots = slots
         self._over = over
         self._queue: list[int] = []
+        self._handing_over: dict[Child, Child] = {}  # who has to stop accepting, and who has begun to
         self._said = ""  # so that waiting is logged once
         self.is_reload = False
 
@@ -59,13 +60,20 @@ class Rolling:
     def take_over(self, child: Child) -> None:
         """A successor serves: its predecessor may go."""
         if child.replaces is not None:
+            if child.replaces.pid in self._slots.children:
+                self._handing_over[child.replaces] = child
             self._slots.retire(child.replaces, REPLACED)
             child.replaces = None
-            _log.info("worker %d: pid %d took over", child.slot, child.pid)
+
+    def has_shut(self, child: Child) -> None:
+        """A worker accepts no connections any more, or has ended; only now its successor has all of them."""
+        if successor := self._handing_over.pop(child, None):
+            _log.info("worker %d: pid %d took over", successor.slot, successor.pid)
+            self.go_on()
 
     def go_on(self) -> None:
         """Replace the next worker whose slot has room; one that lacks it waits until a predecessor has left."""
-        if not (self._queue or self.is_reload) or self._slots.is_starting:
+        if not (self._queue or self.is_reload) or self._slots.is_starting or self._handing_over:
             return
         ready = {slot: child for slot in self._queue if (child := self._slots.ready_in(slot))}
         self._queue = [slot for slot in self._queue if slot in ready]  # who starts anyway is new

@@ -123,15 +123,21 @@ class Slots:
 
     # -- hearing and ending -------------------------------------------------------------------------------------------
 
-    def hear(self, child: Child) -> bool:
-        """A worker's pipe speaks, or has ended because the worker has; returns whether it has become ready."""
-        word = os.read(child.report, 64)
-        os.close(child.report)
-        child.report = -1
-        if word != worker.READY or child.phase is not Phase.STARTING:
-            return False
-        child.phase = Phase.READY
-        return True
+    def hear(self, child: Child) -> tuple[bool, bool]:
+        """A worker's pipe speaks, or has ended because the worker has.
+
+        Returns:
+            Whether it has become ready; whether it accepts no connections any more.
+        """
+        words = os.read(child.report, 64)
+        is_ready = words.startswith(worker.READY) and child.phase is Phase.STARTING
+        if is_ready:
+            child.phase = Phase.READY
+        is_shut = not words or words.endswith(worker.SHUT)
+        if is_shut:
+            os.close(child.report)
+            child.report = -1
+        return is_ready, is_shut
 
     def bury(self, pid: int) -> Child | None:
         """A process has ended: the worker that it was, None if it was none. Its row is free then."""
@@ -149,10 +155,10 @@ class Slots:
                 os.close(child.report)
 
     def retire(self, child: Child, number: signal.Signals) -> None:
-        """Tell a worker to leave while the server goes on."""
+        """Tell a worker to leave while the server goes on; one that has not begun to serve yet just ends."""
         if child.pid in self.children:
-            child.phase = Phase.LEAVING
-            send(child.pid, number)
+            serves, child.phase, child.replaces = child.phase is Phase.READY, Phase.LEAVING, None
+            send(child.pid, number if serves else signal.SIGTERM)
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to every worker."""

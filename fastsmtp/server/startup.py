@@ -85,9 +85,10 @@ def prepared(config: Config, target: object | None) -> Iterator[Ground]:
     try:
         with _pidfile(config.pidfile):
             _drop_to(owner)
+            notifier = Notifier(os.environ)
             if target is None and config.app and config.preload:
                 target = _load(config.app)
-            yield Ground(config, target, workers, reason, most, listeners, admin, log_files, Notifier(os.environ))
+            yield Ground(config, target, workers, reason, most, listeners, admin, log_files, notifier)
     finally:
         for listener in [*listeners, *([admin] if admin else [])]:
             listener.close()

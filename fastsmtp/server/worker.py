@@ -60,7 +60,8 @@ from .turn import Turn
 EXIT_DRAINED: Final = 0
 EXIT_CUT: Final = 1  # sessions had to be cut
 EXIT_CANNOT_LOAD: Final = 3  # the application, its lifespan or the store did not come up
-READY: Final = b"ready\n"  # what goes through the pipe
+READY: Final = b"ready\n"  # what goes through the pipe: we serve
+SHUT: Final = b"shut\n"  # we accept no connections any more
 
 _CERTIFICATES_INTERVAL: Final = 10.0  # seconds between two looks at the certificates' files
 # Seconds that a vacated slot goes on to accept. A handshake that was under way when connections were steered away ends
@@ -88,7 +89,7 @@ def run(
         clients: our part of the counts per client.
         row: our part of the scoreboard.
         target: the application, or None to load what the settings name.
-        report: the pipe's file descriptor; it is written and closed when we serve.
+        report: the pipe's file descriptor.
         log_files: opened anew on USR1.
 
     Returns:
@@ -104,7 +105,7 @@ def run(
             target = applications.load(config.app)
         users = UsersFile(Path(config.users)) if config.users else None
         application = Application(target, users)
-        worker = Worker(config, slot, sockets, clients, row, application, lambda: _report_ready(report), log_files)
+        worker = Worker(config, slot, sockets, clients, row, application, partial(os.write, report), log_files)
     except (applications.ApplicationError, UsersFileError) as error:
         _log.critical("%s", error)
         return EXIT_CANNOT_LOAD
@@ -113,11 +114,6 @@ def run(
         return EXIT_CANNOT_LOAD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(worker.main())
-
-
-def _report_ready(report: int) -> None:
-    os.write(report, READY)
-    os.close(report)
 
 
 def _ignore_odd_names(report: sys.UnraisableHookArgs) -> None:
@@ -157,7 +153,7 @@ class Worker:
         clients: Clients,
         row: Row,
         application: Application,
-        report_ready: Callable[[], None],
+        report: Callable[[bytes], object],
         log_files: LogFiles,
     ) -> None:
         self._config = config
@@ -166,7 +162,7 @@ class Worker:
         self._clients = clients
         self._row = row
         self._application = application
-        self._report_ready = report_ready
+        self._report = report
         self._certificates: list[Certificates] = []
         self._pool = BufferPool()
         self._log_files = log_files
@@ -198,7 +194,7 @@ class Worker:
             stack.callback(watching.cancel)
             _calm_the_collector()
             self._row.become(State.READY)
-            self._report_ready()
+            self._report(READY)
             overload = Overload(loop, config, reception, doors, self._row.cells)
             await self._ordered.wait()
             self._row.become(State.DRAINING)
@@ -282,6 +278,8 @@ class Worker:
                     await self._ordered.wait()
         overload.stop()
         await doors.close(self._order is Order.LEAVE)
+        with suppress(BrokenPipeError):  # the master is dead
+            self._report(SHUT)
 
     async def _drain(self, reception: Reception) -> int:
         """Let the sessions end as we were told, also if we are told otherwise meanwhile."""

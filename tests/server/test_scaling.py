@@ -14,6 +14,7 @@ import pytest
 
 from loadtest.chaos.replacing import replace, scale
 from tests.server.admin_client import ADMIN, TOKEN, AdminClient
+from tests.server.gates import open_gate
 from tests.server.running import Server, running
 from tests.server.waiting import until
 
@@ -146,6 +147,27 @@ def test_connections_go_round_a_worker_that_stands_still(tmp_path: Path) -> None
         until(only_the_other, "nobody waits for it", 20)
         os.kill(pids[0], signal.SIGCONT)
         until(lambda: len(_pids(server)) == 2, "it serves again")
+
+
+def test_a_worker_that_starts_is_not_wanted_any_more(tmp_path: Path) -> None:
+    """And neither is the one that it was to replace."""
+    with running(tmp_path, "tests.server.apps:Lifespan", "--drain-idle=0.1", workers=2) as server:
+        old = server.workers
+        open_gate(tmp_path, "hold")
+        server.send_signal(signal.SIGTTIN)
+        until(lambda: len(server.workers) == 3, "a third one starts")
+        server.send_signal(signal.SIGTTOU)
+        until(lambda: server.workers == old, "it ends")
+        server.wait_for_log(r"worker 2 \(pid \d+\) has left")
+        server.send_signal(signal.SIGHUP)
+        until(lambda: len(server.workers) == 3, "a successor starts")
+        server.send_signal(signal.SIGTTOU)
+        until(lambda: len(server.workers) == 2, "the second one leaves")
+        open_gate(tmp_path, "lifespan")
+        server.wait_for_log("reload: done")
+        until(lambda: not set(old) & set(server.workers), "all are new")
+        assert len(server.workers) == 1
+        assert "died" not in server.log
 
 
 def test_ctl_scales_and_drains(tmp_path: Path) -> None:

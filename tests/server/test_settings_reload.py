@@ -149,6 +149,22 @@ def test_a_reload_that_fails_leaves_the_old_settings_in_force(tmp_path: Path) ->
             client.greet().deliver()
 
 
+def test_a_reload_reaches_a_server_whose_only_worker_is_dead(tmp_path: Path) -> None:
+    """What is wrong may be a setting: the worker that is started next has the new ones."""
+    with starting(tmp_path, _serve(tmp_path)) as server:
+        server.wait_until_ready()
+        for count in (1, 2):
+            server.connect().expect("220 pid ")
+            os.kill(AdminClient.of(server).pids()[0], signal.SIGKILL)
+            server.wait_for_log(r"died \(signal SIGKILL\)", count=count)
+        server.wait_for_log("its successor starts in 1 s")
+        _write(tmp_path, "max_message_bytes = 12345\n")
+        _reload(server, 1)
+        with server.connect() as client:
+            client.expect("220")
+            assert "SIZE 12345" in client.ask("EHLO client.example", "250")
+
+
 def test_a_script_has_the_settings_it_was_started_with(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
