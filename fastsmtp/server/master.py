@@ -86,7 +86,7 @@ class Master:
         self._slots = Slots(self._scoreboard, ground.most, ground.workers, self._fork_worker)
         settings = Settings(ground.config, read_anew)
         self._reloads = Reloads(settings, self._slots, self._cells, self._is_in_force, self._reload_is_over)
-        self._scaling = Scaling(self._slots, self._listeners)
+        self._scaling = Scaling(self._slots, self._listeners, self._has_scaled)
         self._recycling = Recycling()
         self._watchdog = Watchdog(self._scoreboard, time.monotonic())
         self._admin = AdminChild(ground.admin, self._fork_admin) if ground.admin else None
@@ -328,7 +328,7 @@ class Master:
         if self._admin and any(getattr(config, name) != getattr(before, name) for name in of_the_admin):
             self._admin.renew()
         if config.workers and config.workers != before.workers:
-            self._try_to_scale(config.workers)
+            self._scaling.try_to(config.workers)
 
     def _status(self) -> str:
         return f"{self._slots.wanted} workers on {', '.join(listener.address for listener in self._listeners)}"
@@ -338,26 +338,15 @@ class Master:
     def _scale_by(self, step: int) -> None:
         """TTIN, TTOU: one worker more, one less."""
         if self._exit_code is None:
-            self._try_to_scale(self._slots.wanted + step)
+            self._scaling.try_to(self._slots.wanted + step)
 
-    def _try_to_scale(self, workers: int) -> None:
-        try:
-            _log.info("%s", self._scale_to(workers))
-        except RefusedError as error:
-            _log.error("%s", error)
+    def _has_scaled(self) -> None:
+        self._ground.notifier.status(self._status())
 
     def _scale_as_asked(self, request: Mapping[str, Any]) -> str:
         if self._exit_code is not None:
             raise RefusedError("the server stops")
-        answer = self._scale_to(int(request["workers"]))
-        _log.info("%s, as asked", answer)
-        return answer
-
-    def _scale_to(self, workers: int) -> str:
-        answer = self._scaling.to(workers)
-        self._slots.look_at_the_clock(time.monotonic())
-        self._ground.notifier.status(self._status())
-        return answer
+        return self._scaling.to(int(request["workers"]))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

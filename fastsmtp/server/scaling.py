@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from .control import RefusedError
@@ -28,10 +28,12 @@ class Scaling:
     Args:
         slots: the workers.
         listeners: their sockets.
+        changed: called when another number is wanted.
     """
 
-    def __init__(self, slots: Slots, listeners: Sequence[Listener]) -> None:
+    def __init__(self, slots: Slots, listeners: Sequence[Listener], changed: Callable[[], None]) -> None:
         self._slots = slots
+        self._changed = changed
         self._listeners = listeners
         self._can_steer = True
 
@@ -51,7 +53,17 @@ class Scaling:
                 listener.widen(wanted)
             self._slots.want(wanted)
             self._slots.fill()
-        return f"workers: {before} before, {wanted} wanted"
+        answer = f"workers: {before} before, {wanted} wanted"
+        _log.info("%s", answer)
+        self._changed()
+        return answer
+
+    def try_to(self, wanted: int) -> None:
+        """Likewise; the log says why it cannot be."""
+        try:
+            self.to(wanted)
+        except RefusedError as error:
+            _log.error("%s", error)
 
     def _shrink(self, wanted: int) -> None:
         try:
