@@ -317,7 +317,10 @@ def _ask_admin(admin: _Admin) -> None:
 def _ask_listener(settings: Config, timeout: float) -> None:
     """A connection to the first listener; one that wants to hear from a proxy only where there is no other."""
     listeners = [(at, settings.for_listener(at)) for at in map(Listen.parse, settings.listen)]
-    at, own = min(listeners, key=lambda each: each[1].proxy_protocol)
+    reachable = [(at, own) for at, own in listeners if at.descriptor is None]
+    if not reachable:
+        raise _NoAnswerError("only inherited sockets, whose addresses nobody here knows: use --admin")
+    at, own = min(reachable, key=lambda each: each[1].proxy_protocol)
     with _connect(at, timeout) as connection:
         if own.proxy_protocol:
             connection.sendall(b"PROXY UNKNOWN\r\n")

@@ -50,17 +50,13 @@ class Doors:
         if self._servers:
             return
         loop = asyncio.get_running_loop()
-        copies: list[socket.socket] = []
         try:
-            for listening, _ in self._listeners:
-                copies.append(listening.dup())
+            for listening, room in self._listeners:
+                create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+                self._servers.append(await create(room, sock=listening.dup(), backlog=self._backlog))
         except OSError:
-            for copy in copies:
-                copy.close()
+            self.shut()
             raise
-        for copy, (_, room) in zip(copies, self._listeners, strict=True):
-            create = loop.create_unix_server if copy.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(room, sock=copy, backlog=self._backlog))
 
     def shut(self) -> None:
         """Accept nothing more; what waits goes on waiting."""

@@ -300,6 +300,8 @@ class Master:
             _log.critical("worker %d did not start (%s): giving up", child.slot, how)
             self._end(EXIT_CANNOT_LOAD)
         else:
+            if child.phase is Phase.STARTING and child.renews:  # whom it was to replace has died meanwhile
+                self._reloads.give_up(how)
             self._replace_dead(child, how)
 
     def _replace_dead(self, child: Child, how: str) -> None:

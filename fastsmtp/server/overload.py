@@ -137,8 +137,10 @@ class Overload:
             self._opening.cancel()
 
     def _look(self) -> None:
-        now = monotonic()
-        self._lag.look(max(0.0, now - self._due))
+        now, was_due = monotonic(), self._due
+        self._due = now + _INTERVAL
+        self._timer = self._loop.call_later(_INTERVAL, self._look)
+        self._lag.look(max(0.0, now - was_due))
         self._hooks.look(self._pool.pending)
         if self._looks % _LOOKS == 0:
             self._in_use.look(self._memory())
@@ -146,8 +148,6 @@ class Overload:
         self._look_at_descriptors()
         self._be(max(self._lag.level, self._hooks.level, self._in_use.level))
         self._open_or_shut()
-        self._due = now + _INTERVAL
-        self._timer = self._loop.call_later(_INTERVAL, self._look)
 
     def _be(self, level: int) -> None:
         if level == self._level:

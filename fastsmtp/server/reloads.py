@@ -82,11 +82,14 @@ class Reloads:
         """A successor has ended before it served."""
         how = how_it_ended(code)
         old.recycle_at = time.monotonic() + _RECYCLE_AGAIN
-        if not self.rolling.give_up():
-            _log.error("worker %d: its successor did not start (%s); the old one stays", child.slot, how)
-            return
-        _log.error("worker %d: its successor did not start (%s); the old one stays, reload given up", child.slot, how)
-        self._over(RELOADS_GIVEN_UP, f"a new worker did not start ({how}); the log says why")
+        given_up = ", reload given up" if self.rolling.is_reload else ""
+        _log.error("worker %d: its successor did not start (%s); the old one stays%s", child.slot, how, given_up)
+        self.give_up(how)
+
+    def give_up(self, how: str) -> None:
+        """A new worker has ended before it served: whatever was to be replaced stays."""
+        if self.rolling.give_up():
+            self._over(RELOADS_GIVEN_UP, f"a new worker did not start ({how}); the log says why")
 
     def _come_into_force(self) -> None:
         if self.settings.coming is not None:

@@ -467,3 +467,13 @@ class Environment(Handler):
     @inline
     def noop(self, session: Session, argument: str) -> Answer:
         return _told(os.environ.get(argument, "unset"))
+
+
+class Parent(Handler):
+    """Starts a process for each session that outlives its parent."""
+
+    def welcome(self, session: Session) -> Answer:
+        script = "sleep 0.2 & echo $!"
+        with os.popen(script) as shell:
+            note(event="orphan", pid=int(shell.readline()))
+        return None
