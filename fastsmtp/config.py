@@ -17,6 +17,7 @@ from .settings import (
     ConfigError,
     Setting,
     count,
+    duration,
     file,
     files,
     flag,
@@ -94,8 +95,15 @@ class Config:
     max_lifetime_jitter: float = seconds("Workers", 0, "Up to so much more, at random.", 0)
     max_rss: int = octets("Workers", 0, "Memory in use at which a worker is replaced; 0: off.", 0)
     watchdog_timeout: float = seconds("Workers", 30, "Time without a turn of its loop; then a worker is killed.", 1)
-    switch_interval: float = seconds(
-        "Workers", 0.0001, "Time after which threads change, as sys.setswitchinterval.", 0.00001
+    switch_interval: float | None = setting(
+        "Workers",
+        None,
+        duration,
+        "Time after which threads change (sys.setswitchinterval).",
+        minimum=0.00001,
+        unit="seconds",
+        metavar="SECONDS",
+        unset="0.005; 0.0001 while hooks compute",
     )
 
     threads: int = count("Handler", 8, "Threads for hooks that block.", 1, "per worker")

@@ -54,6 +54,7 @@ from .pulse import Pulse
 from .reception import Reception
 from .scoreboard import Row
 from .services import make_service
+from .switching import Switching
 from .threads import ThreadPool
 from .turn import Turn
 
@@ -98,7 +99,6 @@ def run(
     die_with_master()
     row.begin()
     faulthandler.enable()  # the watchdog sends ABRT
-    sys.setswitchinterval(config.switch_interval)
     sys.unraisablehook = _ignore_odd_names
     try:
         if target is None and config.app:
@@ -231,6 +231,7 @@ class Worker:
             )
             stack.callback(reception.stop_sweeping)
             stack.callback(Pulse(loop, self._row, reception).stop)
+            stack.callback(Switching(loop, config.switch_interval).stop)
             yield reception
 
     def _build(self, reception: Reception, text: str, listening: socket.socket) -> Entrance:
