@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from threading import Lock
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..config import Config
 from ..networks import Networks
@@ -20,10 +20,8 @@ from ..protocol.tls import TLS
 from .books import Books
 from .certificates import Certificates
 from .clients import Clients, client_key
+from .reception import SWEEP_INTERVAL, Reception
 from .tls import TLSLayer
-
-if TYPE_CHECKING:
-    from .reception import Reception
 
 _LOOPBACK: Final = Networks(["127.0.0.0/8", "::1/128"])
 _log = logging.getLogger("fastsmtp.worker")
@@ -119,8 +117,9 @@ class Entrance:
 
     def look_at_the_clock(self, now: float) -> None:
         """Called by the sweep: what is awaited from now on may last so long."""
-        retiring = self.reception.retiring
-        self.command_deadline = now + (self.config.drain_idle if retiring else self._command_timeout)
+        # `now` is up to a sweep old when a command is awaited; a session that is not idle must not be taken for idle.
+        idle = self.config.drain_idle + SWEEP_INTERVAL
+        self.command_deadline = now + (idle if self.reception.retiring else self._command_timeout)
         self.oldest = now - self.config.session_timeout
 
     def be_stressed(self, stressed: bool) -> None:

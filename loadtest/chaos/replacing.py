@@ -17,7 +17,7 @@ _AT_LEAST = 32  # messages between two replacements
 def replace(directory: Path, times: int, sessions: int, workers: int = 2) -> Outcome:
     """HUP so many times, each when the last one is done."""
     with (
-        running(directory, APP, "--drain-idle=1", workers=workers) as server,
+        running(directory, APP, workers=workers) as server,
         Load(server.host_and_port, sessions) as load,
     ):
         for number in range(1, times + 1):
@@ -31,7 +31,7 @@ def replace(directory: Path, times: int, sessions: int, workers: int = 2) -> Out
 def scale(directory: Path, rounds: int, sessions: int) -> Outcome:
     """From 4 workers to 1 and back, so many times."""
     with (
-        running(directory, APP, "--drain-idle=1", workers=4) as server,
+        running(directory, APP, workers=4) as server,
         Load(server.host_and_port, sessions) as load,
     ):
         for _ in range(rounds):
