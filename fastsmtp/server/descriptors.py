@@ -7,6 +7,7 @@ import resource
 from typing import Final
 
 _DIRECTORY: Final = "/proc/self/fd"
+_FEW: Final = 32
 _OWN: Final = 256  # the store writes 64 files at a time; the application has its databases
 
 
@@ -14,6 +15,12 @@ def spare() -> int:
     """How many files we may have open, less what a worker and its application need for themselves."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(limit // 2, limit - _OWN)
+
+
+def few() -> int:
+    """With less than so many left, connections have to wait: the rest is for files of the store and the application."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(_FEW, limit // 8)
 
 
 def left() -> int:

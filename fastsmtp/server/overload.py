@@ -30,7 +30,6 @@ REFUSE_MAIL, TURN_AWAY, PAUSE = 1, 2, 3
 _INTERVAL: Final = 0.25  # seconds between two looks
 _LOOKS: Final = 4  # that a level is kept for: a second
 _LESS: Final = 0.8  # of a threshold, below which its level is left
-_FEW: Final = 32  # descriptors; with less of them left nothing is accepted, with twice as many it is again
 _DOING: Final = {
     0: "all is well again",
     REFUSE_MAIL: "MAIL is refused",
@@ -165,9 +164,10 @@ class Overload:
     # -- descriptors --------------------------------------------------------------------------------------------------
 
     def _look_at_descriptors(self) -> None:
-        left = self._descriptors_left()
-        self._reception.scarce_at = len(self._reception.connections) + max(0, left - _FEW)
-        scarce = left < (2 * _FEW if self._scarce else _FEW)
+        """With few left nothing is accepted, with twice as many it is again."""
+        left, few = self._descriptors_left(), descriptors.few()
+        self._reception.scarce_at = len(self._reception.connections) + max(0, left - few)
+        scarce = left < (2 * few if self._scarce else few)
         if scarce != self._scarce:
             self._scarce = scarce
             _log.warning("%d descriptors left: %s", left, _DOING[PAUSE if scarce else self._level])
