@@ -19,11 +19,11 @@ from typing import Final
 
 QUICK: Final = 0.0001  # seconds; shorter ones take more time for changing than for work
 _CALM: Final = 0.005  # seconds; Python's own
-_INTERVAL: Final = 0.1  # seconds between two looks; one takes 3 us
+_INTERVAL: Final = 0.25  # seconds between two looks; one takes 3 us
 _LATE: Final = 0.008  # seconds of lag
 _BUSY, _QUIET = 0.5, 0.3  # parts of a CPU that threads other than the loop's use
 _LOOKS: Final = 2  # in a row that have to agree
-_CALM_LOOKS: Final = 10
+_CALM_LOOKS: Final = 4
 _TRY_AGAIN: Final = 60.0  # seconds
 
 

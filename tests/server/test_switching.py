@@ -50,9 +50,9 @@ BURNING, LATE, BUSY, QUIET = (0.05, 0.9), (0.05, 0.0), (0.001, 0.9), (0.001, 0.1
         ([BUSY] * 5, CALM),  # threads at work, and the loop is in time
         ([BURNING] * 2, QUICK),
         ([BURNING] * 2 + [BUSY] * 50, QUICK),  # it works, and they still burn
-        ([BURNING] * 2 + [QUIET] * 9, QUICK),
-        ([BURNING] * 2 + [QUIET] * 10, CALM),
-        ([BURNING] * 2 + [QUIET] * 9 + [BUSY] + [QUIET] * 9, QUICK),
+        ([BURNING] * 2 + [QUIET] * 3, QUICK),
+        ([BURNING] * 2 + [QUIET] * 4, CALM),
+        ([BURNING] * 2 + [QUIET] * 3 + [BUSY] + [QUIET] * 3, QUICK),
     ],
 )
 def test_when_it_changes(looks: list[tuple[float, float]], interval: float) -> None:
