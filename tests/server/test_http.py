@@ -18,7 +18,7 @@ from fastsmtp.server.http import HTTPServer, Request, RequestError, Response, pa
 def test_a_request() -> None:
     head = b"GET /status?x=1 HTTP/1.1\r\nHost: a\r\nAccept:text/plain \t\r\nACCEPT: */*\r\nX-Empty:\r\n\r\n"
     fields = {"host": "a", "accept": "text/plain, */*", "x-empty": ""}
-    assert parse_head(head) == Request("GET", "/status", fields)
+    assert parse_head(head) == Request("GET", "/status", fields, query="x=1")
 
 
 def test_http_1_0_needs_no_host() -> None:
