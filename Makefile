@@ -26,7 +26,7 @@ SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl chromiu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz durability conformance lint format settings metrics screenshots lock system-deps clean \
+.PHONY: help run test chaos fuzz durability conformance lint format settings metrics screenshots lock system-deps clean \
 	bench bench-report bench-page bench-check bench-baseline
 
 help: ## list the targets
@@ -37,6 +37,9 @@ run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="
 
 test: $(VENV)/.installed-dev ## run the tests; pytest's arguments in ARGS="..."
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## kill, stop, stall, replace and scale servers under load; parts in ARGS="..."
+	$(BIN)/python -m loadtest.chaos $(ARGS)
 
 # Inputs that reach more than the committed ones gather in build/fuzz, and so does one that fails.
 fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from the committed corpora

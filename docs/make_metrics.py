@@ -34,7 +34,8 @@ It reads memory that the workers share, so it answers while they are busy or sto
 | `/readyz` | GET | 200 if each slot has a worker that serves and the server does not drain; else 503 and why |
 | `/status` | GET | all of it as JSON: the server, each process, what each slot and all together have counted |
 | `/trace` | GET | the dialogue of sessions as it happens, see [below](#traces); needs the same right as POST |
-| `/reload` | POST | 202; as HUP: the workers are replaced |
+| `/reload` | POST | 202; as HUP: settings are read anew, the workers are replaced |
+| `/scale?workers=N` | POST | 202; there are to be so many workers. 409 if there cannot be |
 | `/stop` | POST | 202; as TERM: sessions may end, then the server does. 409 if it drains already |
 
 Everybody who reaches the address may read. POST needs the unix socket, which has the mode `admin_mode`, or over TCP
@@ -44,7 +45,9 @@ put a proxy in front.
     fastsmtp ctl status       # what the server does and has done
     fastsmtp ctl workers      # a line for each process
     fastsmtp ctl reload       # waits; exit code 1 if it was given up
-    fastsmtp ctl stop
+    fastsmtp ctl scale 8      # so many workers from now on
+    fastsmtp ctl stop         # begins to stop
+    fastsmtp ctl drain        # stops, and waits for the last session
     fastsmtp healthcheck      # exit code 0 if /readyz says 200
     fastsmtp top              # live, in a terminal; needs pip install 'fastsmtp[top]'
     fastsmtp trace            # what clients and server say, as it happens
@@ -113,7 +116,8 @@ hangs, reloads that were given up, a full store, stress, slow messages, refused 
 
 Counters and histograms are sums over all workers since the server was started; they go on when a worker is replaced or
 dies. Gauges are looked at once a second, and have a label `worker`, the number of the slot. A worker and a predecessor
-that still drains are one slot: its gauges are their sum; of lag, refusal and stress the larger one.
+that still drains are one slot: its gauges are their sum; of lag, refusal, stress, overload and pause the larger one.
+`fastsmtp_worker_connections_total` shows how evenly connections are spread.
 
 Those of the queue are there if the store is one. They are counted every 5 seconds, less often where that takes long.
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from .config import Config, ConfigError, Listen, load
+from .config import Config, ConfigError, Listen
+from .sources import load
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 

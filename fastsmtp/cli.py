@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from fastsmtp.config import SETTINGS, Config, ConfigError, Resolved, Setting, load
+from fastsmtp.config import SETTINGS, Config, ConfigError, Setting
+from fastsmtp.sources import Resolved, load
 
 # What Kubernetes (a Service) and Docker (a link) put into the environment for a neighbour whose name begins with
 # "fastsmtp". Only their own values are let through: FASTSMTP_PORT=2525 is somebody's mistake.
@@ -182,7 +183,7 @@ def serve(config: Path | None, **settings: object) -> None:
 
     # `serve inbox:Inbox` shall find ./inbox.py. Behind the import: no file of the user's stands in for one of ours.
     sys.path.insert(0, os.getcwd())
-    sys.exit(run(resolved.config))
+    sys.exit(run(resolved.config, None, lambda: _load(settings, config).config))
 
 
 @main.command("check-config", cls=_SettingsCommand, params=_parameters())
@@ -193,15 +194,19 @@ def check_config(config: Path | None, **settings: object) -> None:
 
 
 def _resolve(settings: Mapping[str, object], file: Path | None) -> Resolved:
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
     try:
-        resolved = load(given, os.environ, file)
+        resolved = _load(settings, file)
     except ConfigError as error:
         raise _BadConfig(str(error)) from None
     unknown = [name for name in resolved.unknown_environment if not _NEIGHBOUR.fullmatch(f"{name}={os.environ[name]}")]
     if unknown:
         click.echo(f"Warning: no such setting, ignored: {', '.join(unknown)}", err=True)
     return resolved
+
+
+def _load(settings: Mapping[str, object], file: Path | None) -> Resolved:
+    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    return load(given, os.environ, file)
 
 
 def _report(resolved: Resolved) -> list[str]:

@@ -1,17 +1,15 @@
-"""The settings: what each is called, means and allows, and where its value comes from.
+"""The settings: what each is called, means and allows. Where their values come from, `sources` knows.
 
 The fields of `Config` are the only list of settings: flags, environment variables, TOML keys, ``--help`` and the
-settings page are made from them. A value that has passed `Config.of` or `load` has its field's type and is within its
+settings page are made from them. A value that has passed `build` has its field's type and is within its
 bounds, also where a listener has one of its own, and no listener's values contradict each other; nobody checks again.
 """
 
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from .listen import Listen, address, listeners
@@ -19,6 +17,7 @@ from .settings import (
     ConfigError,
     Setting,
     count,
+    duration,
     file,
     files,
     flag,
@@ -36,7 +35,7 @@ from .settings import (
     words,
 )
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "Listen", "Resolved", "Setting", "load"]
+__all__ = ["SETTINGS", "Config", "ConfigError", "Given", "Listen", "Setting", "build", "named"]
 
 _app = matching(r"[\w.]+:[\w.]+", "module:attribute, such as inbox:Inbox")
 # It goes into the banner: a domain or an address literal (RFC 5321 4.1.2).
@@ -54,32 +53,68 @@ _STORE_FORMS = ", ".join(_STORES)
 _store = matching("|".join(_STORES.values()), f"one of {_STORE_FORMS}")
 _directory = matching(r"[^\0]+", "a directory")
 _mode = matching("0?[0-7]{3}", "a mode in octal, such as 0600")
+_log_file = matching(r"[^\0]+", 'a file, or "-"')
+_account = matching(r"[\w.-]{1,64}", "a name or a number")
 _mechanisms = words("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting. Make one with `Config.of` or `load`; the constructor itself checks nothing."""
+    """Every setting. Make one with `Config.of` or `sources.load`; the constructor itself checks nothing."""
 
     app: str | None = setting("Server", None, _app, "Handler class, instance or factory.", metavar="MODULE:ATTRIBUTE")
     listen: tuple[str, ...] = setting(
         "Server",
         ("127.0.0.1:1025",),
         listeners,
-        'HOST:PORT, [IPV6]:PORT or unix:PATH; behind it, settings of this listener alone: "127.0.0.1:24 lmtp".',
+        'HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N; behind it, settings of this listener alone: "127.0.0.1:24 lmtp".',
         metavar="ADDRESS",
     )
     workers: int | None = setting(
         "Server", None, processes, "Processes; auto: by CPU affinity and cgroup quota.", minimum=1, unset="auto"
     )
+    max_workers: int | None = setting(
+        "Server", None, whole, "Most processes that scaling may reach.", minimum=1, unset="2 x workers, at least 8"
+    )
+    balance: Literal["reuseport", "shared"] = word(
+        "Server", "reuseport", "A socket for each worker, among which the kernel spreads; or one that all accept from."
+    )
     hostname: str | None = setting(
         "Server", None, _hostname, "Name in banner and EHLO reply.", metavar="NAME", unset="the machine's full name"
     )
     backlog: int = count("Server", 4096, "Connections that wait in the kernel for accept.", 1, "per listener")
+    socket_mode: str | None = setting(
+        "Server", None, _mode, "Mode of a listener's unix socket.", metavar="MODE", unset="by umask"
+    )
     preload: bool = flag("Server", False, "Import the application in the master, before forking.")
+    user: str | None = setting("Server", None, _account, "Who to become once addresses are bound.", metavar="NAME")
+    group: str | None = setting(
+        "Server", None, _account, "Its group.", metavar="NAME", unset="that of user; without user, none"
+    )
+    umask: str | None = setting(
+        "Server", None, _mode, "Mode bits that new files lack.", metavar="MODE", unset="as inherited"
+    )
+    pidfile: str | None = setting("Server", None, file, "Where the master writes its pid.", metavar="FILE")
     drain_timeout: float = seconds("Server", 30, "Time that sessions have to end after a stop or reload.", 0)
     drain_idle: float = seconds("Server", 5, "Idle time after which a reload ends a session with 421 4.3.2.", 0)
     max_connections: int = count("Server", 8192, "Connections before 421 4.3.2 and close.", 1, "per worker")
+
+    max_requests: int = count("Workers", 0, "Connections before a worker is replaced; 0: off.", 0, "per worker")
+    max_requests_jitter: int = count("Workers", 0, "Up to so many more, at random.", 0, "per worker")
+    max_lifetime: float = seconds("Workers", 0, "Age at which a worker is replaced; 0: off.", 0)
+    max_lifetime_jitter: float = seconds("Workers", 0, "Up to so much more, at random.", 0)
+    max_rss: int = octets("Workers", 0, "Memory in use at which a worker is replaced; 0: off.", 0)
+    watchdog_timeout: float = seconds("Workers", 30, "Time without a turn of its loop; then a worker is killed.", 1)
+    switch_interval: float | None = setting(
+        "Workers",
+        None,
+        duration,
+        "Time after which threads change (sys.setswitchinterval).",
+        minimum=0.00001,
+        unit="seconds",
+        metavar="SECONDS",
+        unset="0.005; 0.0001 while hooks compute",
+    )
 
     threads: int = count("Handler", 8, "Threads for hooks that block.", 1, "per worker")
     max_pending_hooks: int = count("Handler", 1000, "Hooks unfinished before MAIL gets 451 4.3.2.", 1, "per worker")
@@ -213,6 +248,14 @@ class Config:
         "Part in use from which on 10 s are the limit for a command or handshake, and 5 for errors and junk commands.",
         unit="of max_connections",
     )
+    max_loop_lag: float = seconds("Overload", 0.5, "Lag of a worker's loop from which on MAIL gets 451 4.3.2.")
+    memory_high: float = setting(
+        "Overload",
+        0.75,
+        share,
+        "Part in use from which on MAIL gets 452 4.3.1.",
+        unit="of the cgroup's or machine's memory",
+    )
     min_free_bytes: int | None = setting(
         "Overload",
         None,
@@ -239,6 +282,10 @@ class Config:
 
     log_format: Literal["text", "json"] = word("Logging", "text", "Form of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = word("Logging", "info", "Least severity logged.")
+    log_file: str = setting("Logging", "-", _log_file, "Where the log goes.", metavar="FILE", unit="(standard error)")
+    access_log_file: str = setting(
+        "Logging", "-", _log_file, "Where the access log goes.", metavar="FILE", unit="(standard output)"
+    )
 
     @classmethod
     def of(cls, **settings: object) -> Config:
@@ -247,7 +294,7 @@ class Config:
         Raises:
             ConfigError: A name is unknown, a value not allowed, or the values of a listener contradict each other.
         """
-        return _build({name: _Given(value, name, "Python") for name, value in settings.items()})
+        return build({name: Given(value, name, "Python") for name, value in settings.items()})
 
     @property
     def effective_store(self) -> str | None:
@@ -273,7 +320,7 @@ class Config:
 
 
 def _own(name: str, texts: list[str], where: str) -> object:
-    about = _named(name, where)
+    about = named(name, where)
     if not about.per_listener:
         raise ConfigError(f"{where}: is set for the whole server only")
     if about.is_boolean:
@@ -315,81 +362,34 @@ _HINTS = get_type_hints(Config)
 SETTINGS: Mapping[str, Setting] = {one.name: _describe(one, _HINTS[one.name]) for one in fields(Config)}
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
+    """A value in some spelling, and where it is from."""
+
     value: object
     where: str  # what the user wrote it under
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A Config, where each value is from, and the FASTSMTP_ variables that name no setting."""
-
-    config: Config
-    sources: Mapping[str, str]
-    unknown_environment: tuple[str, ...]
-
-
-def load(arguments: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Resolved:
-    """Finds each setting: command line before environment before TOML file before default.
-
-    Args:
-        arguments: From the command line, by field name; None is one not given.
-        environ: The environment; an empty variable is one not set.
-        file: The ``--config`` file, else FASTSMTP_CONFIG, else ``./pyproject.toml`` if that has ``[tool.fastsmtp]``.
-            A ``pyproject.toml`` has its settings in this table, any other file at its top level.
+def build(given: Mapping[str, Given]) -> Config:
+    """Makes a Config of what was given; the rest has its default.
 
     Raises:
-        ConfigError: A value is not allowed, an argument or key is unknown, or the file cannot be read.
+        ConfigError: A name is unknown, a value not allowed, or the values of a listener contradict each other.
     """
-    given = {**_from_file(environ, file), **_from_environment(environ), **_from_command_line(arguments)}
-    sources = {name: given[name].source if name in given else "default" for name in SETTINGS}
-    known = {"FASTSMTP_CONFIG", *(setting.environment for setting in SETTINGS.values())}
-    unknown = sorted(name for name in environ if name.startswith("FASTSMTP_") and name not in known)
-    return Resolved(_build(given), sources, tuple(unknown))
-
-
-def _build(given: Mapping[str, _Given]) -> Config:
-    values: dict[str, Any] = {name: _named(name, one.where).read(one.value, one.where) for name, one in given.items()}
+    values: dict[str, Any] = {name: named(name, one.where).read(one.value, one.where) for name, one in given.items()}
     config = Config(**values)
     for text in config.listen:
         config.for_listener(Listen.parse(text))  # now, not when a client comes
     return config
 
 
-def _named(name: str, where: str) -> Setting:
+def named(name: str, where: str) -> Setting:
+    """Returns what is known of a setting.
+
+    Raises:
+        ConfigError: There is none of this name; a similar one is suggested.
+    """
     if name in SETTINGS:
         return SETTINGS[name]
     near = difflib.get_close_matches(name, SETTINGS, 1)
     raise ConfigError(f"{where}: no such setting" + (f", did you mean {near[0]}?" if near else ""))
-
-
-def _from_command_line(arguments: Mapping[str, object]) -> dict[str, _Given]:
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return {name: _Given(value, _named(name, name).flag, "command line") for name, value in given.items()}
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
-    given = {name: one.environment for name, one in SETTINGS.items() if environ.get(one.environment)}
-    return {name: _Given(environ[key], key, f"environment {key}") for name, key in given.items()}
-
-
-def _from_file(environ: Mapping[str, str], file: Path | None) -> dict[str, _Given]:
-    named = file or environ.get("FASTSMTP_CONFIG")
-    path = Path(named or "pyproject.toml")
-    table = _table(path) if named or path.is_file() else {}
-    if table is None and named:
-        raise ConfigError(f"{path}: has no table [tool.fastsmtp]")
-    return {key: _Given(value, f"{key} in {path}", f"file {path}") for key, value in (table or {}).items()}
-
-
-def _table(path: Path) -> dict[str, object] | None:
-    try:
-        table: object = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # no TOML, or not UTF-8
-        raise ConfigError(f"{path}: {error}") from None
-    for key in ("tool", "fastsmtp") if path.name == "pyproject.toml" else ():
-        table = table.get(key) if isinstance(table, dict) else None
-    return table if isinstance(table, dict) else None

@@ -118,7 +118,7 @@ def workers(given: _Given) -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until it is done, as is the default.")
 @click.option("--wait-timeout", type=TIME, default=300.0, metavar="SECONDS", show_default=True, help="For that.")
 def reload(given: _Given, wait: bool, wait_timeout: float) -> None:
-    """Replace all workers: application and certificates are loaded anew.
+    """Replace all workers: application, settings and certificates are loaded anew.
 
     Exit code 1 if the reload was given up because a new worker did not start; the old ones then stay.
     """
@@ -147,6 +147,35 @@ def _of_reload(outcome: dict[str, Any] | None) -> str:
     if outcome is None:
         return "none"
     return {"done": "done", "given_up": f"given up: {outcome['reason']}"}[outcome["outcome"]]
+
+
+@_command("scale")
+@click.argument("workers", type=click.IntRange(1))
+def scale(given: _Given, workers: int) -> None:
+    """Have so many WORKERS. Nobody who is connected notices, and no connection is lost."""
+    answer = given.admin.order(f"/scale?workers={workers}")
+    click.echo(json.dumps({"outcome": answer}) if given.as_json else answer)
+
+
+@_command("drain")
+@click.option("--wait-timeout", type=TIME, default=300.0, metavar="SECONDS", show_default=True, help="Time to wait.")
+def drain(given: _Given, wait_timeout: float) -> None:
+    """Stop the server, and wait until the last session has ended.
+
+    Exit code 1 if it has not ended in time.
+    """
+    answer = given.admin.order("/stop")
+    until = time.monotonic() + wait_timeout
+    while time.monotonic() < until:
+        try:
+            found = given.admin.status()
+        except NoAnswerError:  # the admin process leaves last
+            click.echo(json.dumps({"outcome": "stopped"}) if given.as_json else "stopped")
+            return
+        time.sleep(_POLL)
+    processes = [process for worker in found["workers"] for process in worker["processes"]]
+    sessions = sum(process["open_connections"] for process in processes)
+    raise click.ClickException(f"{answer}; {sessions} are left")
 
 
 @_command("stop")
@@ -187,7 +216,10 @@ def _ask_admin(admin: AdminClient) -> None:
 def _ask_listener(settings: Config, timeout: float) -> None:
     """A connection to the first listener; one that wants to hear from a proxy only where there is no other."""
     listeners = [(at, settings.for_listener(at)) for at in map(Listen.parse, settings.listen)]
-    at, own = min(listeners, key=lambda each: each[1].proxy_protocol)
+    reachable = [(at, own) for at, own in listeners if at.descriptor is None]
+    if not reachable:
+        raise NoAnswerError("only inherited sockets, whose addresses nobody here knows: use --admin")
+    at, own = min(reachable, key=lambda each: each[1].proxy_protocol)
     with connect(at, timeout) as connection:
         if own.proxy_protocol:
             connection.sendall(b"PROXY UNKNOWN\r\n")

@@ -14,14 +14,15 @@ _MAX_UNIX_PATH = 107
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[\w.-]*|\*)):(?P<port>\d{1,5})", re.ASCII)
 _OPTION = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.+))?", re.ASCII)
 # A comma ends a listener only in front of an address, for it also stands within the value of an option.
-_NEXT = re.compile(r"\s*,\s*(?=unix:|\[|(?:[\w.-]*|\*):\d+(?:[\s,]|$))")
+_NEXT = re.compile(r"\s*,\s*(?=unix:|fd:|\[|(?:[\w.-]*|\*):\d+(?:[\s,]|$))")
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen: a host and a TCP port (0: the kernel chooses), or the path of a unix socket.
+    """Where to listen: a host and a TCP port (0: the kernel chooses), a unix socket's path, or an inherited socket.
 
-    An IPv6 host has no brackets. A unix socket has an empty host and port 0; only it has a path. Options are settings
+    An IPv6 host has no brackets. A unix socket has an empty host and port 0; only it has a path. A socket that whoever
+    started us has opened has a descriptor: its number, or its name among those of systemd. Options are settings
     for this listener alone, named as fields of Config; the value of a bare word is empty. What they mean, and whether
     they are allowed, `Config.for_listener` knows.
     """
@@ -30,10 +31,11 @@ class Listen:
     port: int
     path: str | None = None
     options: tuple[tuple[str, str], ...] = ()
+    descriptor: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Listen:
-        """Reads ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, and options; white space stands only between them.
+        """Reads ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd:N``, and options, with white space between.
 
         An empty host or ``*`` is every IPv4 interface.
 
@@ -41,14 +43,17 @@ class Listen:
             ConfigError: The text is not of this form.
         """
         address, *options = text.split() or [""]
-        host, port, path = _place(address, text)
-        return cls(host, port, path, tuple(_option(each, text) for each in options))
+        descriptor = _descriptor(address, text) if address.startswith("fd:") else None
+        host, port, path = ("", 0, None) if descriptor else _place(address, text)
+        return cls(host, port, path, tuple(_option(each, text) for each in options), descriptor)
 
     @property
     def address(self) -> str:
         """Its text without the options."""
         if self.path is not None:
             return f"unix:{self.path}"
+        if self.descriptor is not None:
+            return f"fd:{self.descriptor}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -66,6 +71,13 @@ def _place(address: str, text: str) -> tuple[str, int, str | None]:
     if match["ipv6"] is not None:
         return _ipv6(match["ipv6"], text), int(match["port"]), None
     return "0.0.0.0" if match["host"] in ("", "*") else match["host"], int(match["port"]), None
+
+
+def _descriptor(address: str, text: str) -> str:
+    found = address.removeprefix("fd:")
+    if not re.fullmatch(r"[\w.-]{1,255}", found, re.ASCII):
+        raise wrong("fd:N with the number or the systemd name of a socket", text)
+    return found
 
 
 def _unix_path(address: str, text: str) -> str:
@@ -86,7 +98,7 @@ def _ipv6(host: str, text: str) -> str:
 def _syntax(address: str) -> str:
     if address.count(":") > 1 and "[" not in address:
         return "brackets around an IPv6 address, as in [::1]:1025"
-    return "HOST:PORT, [IPV6]:PORT or unix:PATH"
+    return "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N"
 
 
 def _option(option: str, text: str) -> tuple[str, str]:
@@ -100,7 +112,7 @@ def address(about: Setting, value: object) -> str | None:
     """Reads a setting that is one address without options; "none" is no address."""
     if value == "none":
         return None
-    if not isinstance(value, str) or len(value.split()) != 1:
+    if not isinstance(value, str) or len(value.split()) != 1 or value.startswith("fd:"):
         raise wrong('HOST:PORT, [IPV6]:PORT, unix:PATH or "none"', value)
     return Listen.parse(value).address
 
@@ -109,5 +121,5 @@ def listeners(about: Setting, value: object) -> tuple[str, ...]:
     """Reads the setting: one listener or several, each in the spelling of ``str(Listen)``."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
-        raise wrong("one or more of HOST:PORT, [IPV6]:PORT or unix:PATH", value)
+        raise wrong("one or more of HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N", value)
     return tuple(str(Listen.parse(each)) for text in texts for each in _NEXT.split(text))

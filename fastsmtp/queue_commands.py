@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import click
 
-from .config import ConfigError, load
+from .config import ConfigError
 from .queue import Queue, QueueError, State, Summary, check_url
+from .sources import load
 
 _T = TypeVar("_T")
 _STATES = click.Choice([state.name.lower() for state in State])

@@ -13,7 +13,8 @@ def run(target: object, **settings: object) -> int:
         settings: as on the command line: ``listen="127.0.0.1:2525"``, ``workers=2``, ``store="maildir:./mail"``, ...
 
     Returns:
-        The exit code: 0, 1 if sessions had to be cut, 3 if the application does not come up, 4 if an address is taken.
+        The exit code: 0, 1 if sessions had to be cut, 2 if a setting cannot be met (a user, a log file), 3 if the
+        application does not come up, 4 if an address is taken.
 
     Raises:
         ConfigError: a setting is unknown or its value is wrong.

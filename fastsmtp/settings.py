@@ -13,6 +13,7 @@ T = TypeVar("T")
 # What a client meets may differ from listener to listener; processes, threads and storage are the whole server's.
 _PER_LISTENER = {"Message", "Session", "Extensions", "TLS", "Authentication", "Networks", "Timeouts"}
 _SERVER_WIDE = {"users", "auth_failures_window"}  # what all workers and listeners have in common
+_OF_A_LISTENER = {"hostname", "socket_mode"}
 
 
 class ConfigError(ValueError):
@@ -64,7 +65,9 @@ class Setting:
     @property
     def per_listener(self) -> bool:
         """Whether one listener may have a value of its own."""
-        return (self.section in _PER_LISTENER or self.name == "hostname") and self.name not in _SERVER_WIDE
+        if self.name in _SERVER_WIDE:
+            return False
+        return self.section in _PER_LISTENER or self.name in _OF_A_LISTENER
 
     @property
     def placeholder(self) -> str:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsmtp.config import SETTINGS, Config, ConfigError, load
+from fastsmtp.config import SETTINGS, Config, ConfigError
 from fastsmtp.protocol.limits import Limits
+from fastsmtp.sources import load
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def test_listen_addresses(text: str, parsed: Listen, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("text", "explained"),
     [
-        ("", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("", "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N"),
         ("1025", "HOST:PORT"),
         ("localhost:", "HOST:PORT"),
         ("localhost:smtp", "HOST:PORT"),
@@ -157,7 +157,8 @@ def test_what_a_client_meets_may_be_set_for_one_listener() -> None:
     server_wide = [name for name, about in SETTINGS.items() if about.section in own and not about.per_listener]
     assert server_wide == ["users", "auth_failures_window"]
     assert [name for name, about in SETTINGS.items() if about.per_listener and about.section == "Server"] == [
-        "hostname"
+        "hostname",
+        "socket_mode",
     ]
 
 

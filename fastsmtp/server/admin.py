@@ -1,8 +1,8 @@
 """The admin process: metrics, health and control over HTTP. A child of the master that never touches mail.
 
-It reads the scoreboard and signals the master, so it answers while workers are busy, stopped or not there. It holds no
-listener of mail, and does not outlive the master. Everybody who reaches the address may read; who wants to control
-needs the unix socket, which its mode protects, or the token.
+It reads the scoreboard and signals the master, or asks it what no signal can carry. So it answers while workers are
+busy, stopped or not there. It holds no listener of mail, and does not outlive the master. Everybody who reaches the
+address may read; who wants to control needs the unix socket, which its mode protects, or the token.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -19,31 +20,34 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from .columns import State
+from .control import NoAnswerError, RefusedError
 from .http import HTTPServer, Request, Response, Stream, text
 from .metrics import Metrics
 from .page_files import page_files
 from .queue_watch import QueueWatch
 from .scoreboard import Scoreboard
 from .status import Facts, status, why_not_ready
-from .trace_link import TraceLink
 from .trace_streams import TraceStreams, read_trace
+from .wires import Wires
 
 _JSON_LINES: Final = "application/jsonl"
 _log = logging.getLogger("fastsmtp.admin")
 
 
-def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, link: TraceLink) -> int:
+def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, wires: Wires) -> int:
     """Be the admin process until TERM. In the child process; returns the exit code."""
-    link.keep_receiver()
-    asyncio.run(_main(listening, scoreboard, facts, TraceStreams(link)))
+    wires.traces.keep_receiver()
+    asyncio.run(_main(listening, scoreboard, facts, wires))
     return 0
 
 
-async def _main(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, traces: TraceStreams) -> None:
+async def _main(listening: socket.socket, scoreboard: Scoreboard, facts: Facts, wires: Wires) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    loop.add_signal_handler(signal.SIGUSR1, wires.log_files.reopen)
+    traces = TraceStreams(wires.traces)
     traces.start(loop)
-    admin = Admin(scoreboard, facts, traces)
+    admin = Admin(scoreboard, facts, wires, traces)
     async with admin.queue:
         await HTTPServer(admin.answer).serve(listening, stopped)
 
@@ -57,9 +61,11 @@ class _Path(NamedTuple):
 class Admin:
     """What there is to ask for."""
 
-    def __init__(self, scoreboard: Scoreboard, facts: Facts, traces: TraceStreams) -> None:
+    def __init__(self, scoreboard: Scoreboard, facts: Facts, wires: Wires, traces: TraceStreams) -> None:
         self._scoreboard = scoreboard
         self._facts = facts
+        self._control = wires.control
+        self._notice = wires.notice
         self._traces = traces
         self.queue = QueueWatch(facts.queue)
         self._metrics = Metrics(scoreboard, lambda: self.queue.latest)
@@ -71,6 +77,7 @@ class Admin:
             "/status": _Path("GET", False, self._show_status),
             "/trace": _Path("GET", True, self._trace),  # mail addresses are not for everybody
             "/reload": _Path("POST", True, self._reload),
+            "/scale": _Path("POST", True, self._scale),
             "/stop": _Path("POST", True, self._stop),
             **{path: _Path("GET", False, file.show) for path, file in page_files().items()},
         }
@@ -111,7 +118,8 @@ class Admin:
         return text(HTTPStatus.SERVICE_UNAVAILABLE, reason) if reason else text(HTTPStatus.OK, "ready")
 
     def _show_status(self, request: Request) -> Response:
-        body = json.dumps(status(self._scoreboard, self._facts, self.queue.latest), indent=1).encode()
+        found = status(self._scoreboard, self._facts, self._notice.read(), self.queue.latest)
+        body = json.dumps(found, indent=1).encode()
         return Response(HTTPStatus.OK, body + b"\n", "application/json")
 
     def _trace(self, request: Request) -> Response | Stream:
@@ -130,6 +138,17 @@ class Admin:
 
     def _reload(self, request: Request) -> Response:
         return self._signal(signal.SIGHUP, "reloading")
+
+    def _scale(self, request: Request) -> Response:
+        found = re.fullmatch(r"workers=([0-9]{1,6})", request.query)
+        if found is None:
+            return text(HTTPStatus.BAD_REQUEST, "expected /scale?workers=N")
+        try:
+            return text(HTTPStatus.ACCEPTED, self._control.ask("scale", workers=int(found[1])))
+        except RefusedError as error:
+            return text(HTTPStatus.CONFLICT, str(error))
+        except NoAnswerError as error:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
     def _stop(self, request: Request) -> Response:
         response = self._signal(signal.SIGTERM, "stopping: sessions are drained")

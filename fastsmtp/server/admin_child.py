@@ -8,45 +8,44 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from ..config import Config, Listen
-from .children import BackOff, die_with_master, how_it_ended
+from .children import BackOff, die_with_master, how_it_ended, send
 from .listeners import Listener
+from .privileges import Account
 from .scoreboard import Scoreboard
 from .status import Facts
-from .trace_link import TraceLink
+from .wires import Wires
 
 _END_TIME: Final = 3.0  # seconds to leave when it is told to; then it is killed
 _BACKLOG: Final = 128  # connections that wait for accept
 _log = logging.getLogger("fastsmtp.master")
 
 
-def listen(config: Config) -> Listener | None:
+def listen(config: Config, owner: Account | None) -> Listener | None:
     """The listener of the admin process, if there is to be one.
+
+    Args:
+        config: the settings.
+        owner: of a unix socket; None is whoever we are.
 
     Raises:
         BindError: the address cannot be had.
     """
     if config.admin is None:
         return None
-    before = os.umask(0o777 & ~int(config.admin_mode, 8))  # a chmod would come when others could have connected
-    try:
-        return Listener(Listen.parse(config.admin), 1, _BACKLOG)
-    finally:
-        os.umask(before)
+    return Listener(Listen.parse(config.admin), 1, _BACKLOG, mode=int(config.admin_mode, 8), owner=owner)
 
 
-def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts, traces: TraceLink | None) -> int:
+def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts, wires: Wires) -> int:
     """In the child: be the admin process; returns the exit code."""
     die_with_master()
     # Here, not above: workers need none of it. No file of the user's stands in for a module that comes now.
     sys.path = [each for each in sys.path if each not in ("", os.getcwd())]
     from . import admin
 
-    assert traces is not None  # made with the listener
-    return admin.run(listener.socket_of(0), scoreboard, facts, traces)
+    return admin.run(listener.socket_of(0), scoreboard, facts, wires)
 
 
 class AdminChild:
@@ -67,6 +66,7 @@ class AdminChild:
         self._started = 0.0
         self._back_off = BackOff()
         self._ending = False
+        self._renewing = False
         self.due: float | None = None
 
     @property
@@ -87,6 +87,16 @@ class AdminChild:
             self.due = time.monotonic() + _END_TIME
             self._signal(signal.SIGTERM)
 
+    def renew(self) -> None:
+        """Have another one, with the settings of now. Requests wait meanwhile; what is under way leaves."""
+        if self._pid and not self._ending:
+            self._renewing = True
+            self._signal(signal.SIGTERM)
+
+    def reopen_logs(self) -> None:
+        """Log files were moved away."""
+        self._signal(signal.SIGUSR1)
+
     def look_at_the_clock(self, now: float) -> None:
         """Do what is due."""
         if self.due is None or now < self.due:
@@ -102,7 +112,10 @@ class AdminChild:
         if pid != self._pid:
             return False
         self._pid = 0
-        if not self._ending:
+        if self._renewing and not self._ending:
+            self._renewing = False
+            self.due = time.monotonic()
+        elif not self._ending:
             now = time.monotonic()
             delay = self._back_off.delay(now - self._started)
             self.due = now + delay
@@ -112,5 +125,4 @@ class AdminChild:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._pid:
-            with suppress(ProcessLookupError):  # it has just ended; CHLD tells
-                os.kill(self._pid, number)
+            send(self._pid, number)

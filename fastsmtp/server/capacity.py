@@ -1,4 +1,4 @@
-"""How much of a machine, or of the part of it that we were given, we may use: workers, open files."""
+"""How much of a machine, or of the part of it that we were given, we may use: workers, open files, memory."""
 
 from __future__ import annotations
 
@@ -37,21 +37,27 @@ def cpu_quota(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup"
         root: where the cgroup file system is mounted.
         membership: the file that names our cgroups.
     """
-    quotas = [quota for group in _own_groups(root, membership) if (quota := _quota(group)) is not None]
+    quotas = [quota for group in own_groups("cpu", root, membership) if (quota := _quota(group)) is not None]
     return min(quotas, default=None)
 
 
-def _own_groups(root: Path, membership: Path) -> list[Path]:
-    """Our cgroup and the groups above it: each one's limit counts. In a container the root is all we see."""
+def own_groups(controller: str, root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> list[Path]:
+    """Our cgroup and the groups above it: each one's limit counts. In a container the root is all we see.
+
+    Args:
+        controller: of version 1, "cpu" or "memory".
+        root: where the cgroup file system is mounted.
+        membership: the file that names our cgroups.
+    """
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         return []
-    groups = [root, root / "cpu"]
+    groups = [root, root / controller]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         base = root if controllers == "" else root / controllers
-        if controllers == "" or "cpu" in controllers.split(","):
+        if controllers == "" or controller in controllers.split(","):
             below = base / path.lstrip("/")
             groups += [below, *(parent for parent in below.parents if parent.is_relative_to(base))]
     return groups

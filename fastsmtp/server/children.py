@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -33,6 +34,15 @@ class Child:
     started: float  # by the monotonic clock
     phase: Phase = Phase.STARTING
     replaces: Child | None = None  # told to leave when this one is ready
+    renews: bool = False  # was started by a reload, with its settings
+    aborted_at: float | None = None  # when the watchdog gave it up
+    recycle_at: float = 0.0  # not to be replaced for its age or use before then
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child that may have ended; CHLD tells."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 class BackOff:

@@ -141,10 +141,9 @@ STARTED: Final = _fact("started", "When it was started, in Unix seconds.")
 STATE: Final = _fact("state", "See State.")
 STAMP: Final = _fact("stamp", "When its event loop turned last, in ms of the monotonic clock.")
 
-RELOAD_FAILURE: Final = _fact(
-    "reload_failure",
-    "In the master's row: 256 + exit code of the worker that failed the last reload; 0: none did.",
-)
+RELOAD_FAILURE: Final = _fact("reload_failure", "In the master's row: 1 if the last reload was given up.")
+
+WORKERS: Final = _fact("workers", "In the master's row: how many workers there are to be.")
 
 # -- gauges ----------------------------------------------------------------------------------------------------------
 
@@ -156,7 +155,11 @@ LOOP_LAG_US: Final = _gauge(
     "loop_lag_seconds", "How late the event loop ran a timer, looked at each second.", scale=1e-6, combine=max
 )
 RSS_BYTES: Final = _gauge("rss_bytes", "Memory in use, shared pages included.", "resident_memory_bytes")
-MAIL_REFUSED: Final = _gauge("mail_refused", "1 while MAIL gets 452: the store has no room.", combine=max)
+MAIL_REFUSED: Final = _gauge("mail_refused", "1 while MAIL gets 451 or 452: overload, or a full store.", combine=max)
+OVERLOAD: Final = _gauge(
+    "overload", "What overload has come to: 1 MAIL is refused, 2 connections are, 3 none is accepted.", combine=max
+)
+PAUSED: Final = _gauge("paused", "1 while no connection is accepted.", combine=max)
 STRESSED: Final = _gauge("stressed", "1 while connections are scarce, see stress_at.", combine=max)
 
 # -- counters --------------------------------------------------------------------------------------------------------
@@ -204,6 +207,7 @@ REPLIES_4XX: Final = _replies("4xx")
 REPLIES_5XX: Final = _replies("5xx")
 
 TIMEOUTS: Final = _counter("timeouts", "Sessions ended by a timeout.")()
+SESSIONS_CUT: Final = _counter("sessions_cut", "Sessions cut short because their worker had to leave.")()
 
 _tls_handshakes = _counter("tls_handshakes", "TLS handshakes, by STARTTLS or before the banner.", "outcome")
 TLS_HANDSHAKES_COMPLETED: Final = _tls_handshakes("completed")
@@ -223,9 +227,11 @@ _trace_records = _counter("trace_records", "Records of traced sessions, see fast
 TRACE_RECORDS_SENT: Final = _trace_records("sent")
 TRACE_RECORDS_DROPPED: Final = _trace_records("dropped")
 
-# The master counts these two, in its own row.
-OF_THE_MASTER: Final = ("worker_deaths", "reloads")
+# The master counts these, in its own row.
+OF_THE_MASTER: Final = ("worker_deaths", "worker_hangs", "worker_recycles", "reloads")
 WORKER_DEATHS: Final = _counter("worker_deaths", "Workers that died without being told to leave.")()
+WORKER_HANGS: Final = _counter("worker_hangs", "Workers killed because their event loop did not turn.")()
+WORKER_RECYCLES: Final = _counter("worker_recycles", "Workers replaced for their age, use or memory.")()
 _reloads = _counter("reloads", "Reloads that were done, or given up because a new worker did not start.", "outcome")
 RELOADS_DONE: Final = _reloads("done")
 RELOADS_GIVEN_UP: Final = _reloads("given_up")

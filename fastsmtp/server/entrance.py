@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from threading import Lock
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..config import Config
 from ..networks import Networks
@@ -20,10 +20,8 @@ from ..protocol.tls import TLS
 from .books import Books
 from .certificates import Certificates
 from .clients import Clients, client_key
+from .reception import SWEEP_INTERVAL, Reception
 from .tls import TLSLayer
-
-if TYPE_CHECKING:
-    from .reception import Reception
 
 _LOOPBACK: Final = Networks(["127.0.0.0/8", "::1/128"])
 _log = logging.getLogger("fastsmtp.worker")
@@ -111,6 +109,8 @@ class Entrance:
         self._calm = service.limits
         least = config.min_free_bytes
         self._least_free = 1.5 * config.max_message_bytes if least is None else least
+        self._is_full = False  # the store is
+        self._overload: Reply | None = None  # what overload says to MAIL
         self._exempt = Networks(config.exempt_networks)
         self._proxies = Networks(config.proxy_networks)
         self._xclients = Networks(config.xclient_networks)
@@ -120,8 +120,9 @@ class Entrance:
 
     def look_at_the_clock(self, now: float) -> None:
         """Called by the sweep: what is awaited from now on may last so long."""
-        retiring = self.reception.retiring
-        self.command_deadline = now + (self.config.drain_idle if retiring else self._command_timeout)
+        # `now` is up to a sweep old when a command is awaited; a session that is not idle must not be taken for idle.
+        idle = self.config.drain_idle + SWEEP_INTERVAL
+        self.command_deadline = now + (idle if self.reception.retiring else self._command_timeout)
         self.oldest = now - self.config.session_timeout
 
     def be_stressed(self, stressed: bool) -> None:
@@ -134,11 +135,19 @@ class Entrance:
 
     def be_full(self, free: int | None) -> None:
         """Refuse mail while there is too little room; the way back takes a tenth more, lest we waver."""
-        refused = self.service.mail_refusal is not None
-        full = free is not None and free < (1.1 * self._least_free if refused else self._least_free)
-        if full != refused:
-            self.service.mail_refusal = INSUFFICIENT_STORAGE if full else None
+        full = free is not None and free < (1.1 * self._least_free if self._is_full else self._least_free)
+        if full != self._is_full:
+            self._is_full = full
+            self._refuse_mail()
             _log.warning("%s free in the store: mail is %s", free, "refused with 452" if full else "taken again")
+
+    def be_overloaded(self, refusal: Reply | None) -> None:
+        """Overload: the reply to MAIL, None if mail is taken again."""
+        self._overload = refusal
+        self._refuse_mail()
+
+    def _refuse_mail(self) -> None:
+        self.service.mail_refusal = INSUFFICIENT_STORAGE if self._is_full else self._overload
 
     # -- who may come in ----------------------------------------------------------------------------------------------
 

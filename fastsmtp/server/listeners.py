@@ -2,6 +2,11 @@
 
 A worker inherits the socket of its slot. When it dies, its accept queue is still there, and its successor serves it:
 no connection is reset. The kernel spreads new connections over the sockets of an address (SO_REUSEPORT).
+
+Sockets are bound for as many slots as there may ever be, for later nobody may: Linux refuses a bind beside a socket of
+another user. One that nobody needs yet does not listen, so it gets nothing. One that has listened goes on to do so,
+and is steered around when its slot is empty (`steering`). A unix socket, a socket that was inherited, and every socket
+with ``balance = shared`` is one for all slots.
 """
 
 from __future__ import annotations
@@ -10,13 +15,56 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..config import Listen
+from .privileges import Account
+from .steering import steer, turn_away
 
 
 class BindError(Exception):
     """An address cannot be listened on; the text says which, why, and what to do."""
+
+
+class Inherited:
+    """The sockets that whoever started us has opened, each to be taken by one listener.
+
+    Args:
+        descriptors: by number and by name.
+    """
+
+    def __init__(self, descriptors: Mapping[str, int]) -> None:
+        self._descriptors = descriptors
+        self._left = {number: socket.socket(fileno=os.dup(number)) for number in sorted(set(descriptors.values()))}
+        for number in self._left:
+            os.close(number)  # only the copies count from now on
+
+    def take(self, listen: Listen) -> socket.socket | None:
+        """The socket for a listener: the one it names, or one that has its address.
+
+        Raises:
+            BindError: the one it names is not there.
+        """
+        if listen.descriptor is not None:
+            number = self._descriptors.get(listen.descriptor)
+            if number in self._left:
+                return self._left.pop(number)
+            return _descriptor(listen)
+        for number, each in self._left.items():
+            if _text_of(each) == listen.address:
+                return self._left.pop(number)
+        return None
+
+    def close_rest(self) -> list[str]:
+        """Close those that no listener has taken; returns their addresses."""
+        addresses = []
+        for each in self._left.values():
+            addresses.append(_text_of(each))
+            each.close()
+        self._left.clear()
+        return addresses
 
 
 class Listener:
@@ -24,8 +72,13 @@ class Listener:
 
     Args:
         listen: the address; port 0 takes a free one.
-        slots: how many sockets.
+        slots: how many sockets begin to listen.
         backlog: connections that may wait in each socket's queue.
+        spare: how many more are bound, for slots that may come.
+        shared: whether all slots accept from one socket.
+        given: the socket, if it was inherited.
+        mode: of a unix socket; None leaves it to the umask.
+        owner: likewise; None is whoever we are.
 
     Attributes:
         address: where this listens, with the port that port 0 became.
@@ -34,23 +87,39 @@ class Listener:
         BindError: the address cannot be had.
     """
 
-    def __init__(self, listen: Listen, slots: int, backlog: int) -> None:
+    def __init__(
+        self,
+        listen: Listen,
+        slots: int,
+        backlog: int,
+        spare: int = 0,
+        shared: bool = False,
+        given: socket.socket | None = None,
+        mode: int | None = None,
+        owner: Account | None = None,
+    ) -> None:
         self.listen = listen
+        self._backlog = backlog
         self._sockets: list[socket.socket] = []
+        self._listening = slots  # the first so many
+        self._steered: Sequence[int] = range(slots)
+        self._is_ours = given is None
         try:
-            if listen.path is not None:
+            if given is not None:
+                self._sockets = [given] * (slots + spare)
+            elif listen.path is not None:
                 # All workers accept from the one socket that a path can have.
-                self._sockets = [_bind_unix(listen.path)] * slots
+                self._sockets = [_bind_unix(listen.path, mode, owner)] * (slots + spare)
             else:
-                self._bind_tcp(listen, slots)
-            for each in self._sockets:
+                self._bind_tcp(listen, slots + spare, shared)
+            for each in self._sockets[:slots]:
                 each.listen(backlog)
             self.address = self._bound_address()
         except OSError as error:
             self.close()
             raise BindError(f"cannot listen on {listen.address}: {_explain(error)}") from error
 
-    def _bind_tcp(self, listen: Listen, slots: int) -> None:
+    def _bind_tcp(self, listen: Listen, sockets: int, shared: bool) -> None:
         family, _, _, _, address = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -58,21 +127,27 @@ class Listener:
         with _tcp_socket(family) as probe:
             probe.bind(address)
             address = probe.getsockname()
-        for _ in range(slots):
+        if shared:
+            self._sockets = [_tcp_socket(family)] * sockets
+            self._sockets[0].bind(address)
+            return
+        for _ in range(sockets):
             each = _tcp_socket(family)
             self._sockets.append(each)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             each.bind(address)
 
     def _bound_address(self) -> str:
-        if self.listen.path is not None:
-            return self.listen.address
-        host, port = self._sockets[0].getsockname()[:2]
-        return Listen(host, port).address
+        return self.listen.address if self.listen.path is not None else _text_of(self._sockets[0])
 
     def __str__(self) -> str:
         options = str(self.listen).removeprefix(self.listen.address)
         return self.address + options
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all slots accept from one socket."""
+        return len(self._sockets) > 1 and self._sockets[0] is self._sockets[1]
 
     def socket_of(self, slot: int) -> socket.socket:
         """The socket that a slot's worker accepts from."""
@@ -90,8 +165,63 @@ class Listener:
         sockets, self._sockets = self._sockets, []
         for each in sockets:
             each.close()
-        if sockets and self.listen.path is not None:
-            Path(self.listen.path).unlink(missing_ok=True)
+        if sockets and self.listen.path is not None and self._is_ours:
+            with suppress(OSError):  # the directory may belong to whom we were
+                Path(self.listen.path).unlink(missing_ok=True)
+
+    def turn_away(self) -> None:
+        """The server ends: nobody new comes into the queues. An inherited socket goes on, for the next server."""
+        for each in set(self._sockets):
+            if self._is_ours and each.family != socket.AF_UNIX:  # a path is removed instead
+                with suppress(OSError):
+                    turn_away(each)
+
+    # -- slots come and go ----------------------------------------------------------------------------------------
+
+    def widen(self, slots: int) -> None:
+        """Begin to listen for so many slots in all. Where it can be done, the new ones get nothing until `lead`.
+
+        In the order of the slots, so that a socket's place in the group is its slot.
+        """
+        if self.is_shared or slots <= self._listening or not self._sockets:
+            return
+        with suppress(OSError):  # where the kernel does not steer, connections wait for the worker
+            steer(self._sockets[0], self._steered)
+        for each in self._sockets[self._listening : slots]:
+            each.listen(self._backlog)
+        self._listening = slots
+
+    def lead(self, slots: Sequence[int]) -> None:
+        """Have new connections go to these slots only; those that wait elsewhere stay there.
+
+        Raises:
+            OSError: the kernel does not know how.
+        """
+        if self.is_shared or not self._sockets or tuple(slots) == tuple(self._steered):
+            return
+        if self._listening > 1:
+            steer(self._sockets[0], slots)
+        self._steered = tuple(slots)
+
+
+def _text_of(listening: socket.socket) -> str:
+    """The address of a socket as a setting has it."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(name)}"
+    return Listen(name[0], name[1]).address
+
+
+def _descriptor(listen: Listen) -> socket.socket:
+    """A socket that we have inherited without a word of systemd's."""
+    try:
+        each = socket.socket(fileno=os.dup(int(listen.descriptor or "")))
+        if each.type == socket.SOCK_STREAM and each.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            return each
+        each.close()
+    except (OSError, ValueError):
+        pass
+    raise BindError(f"cannot listen on {listen.address}: nobody has passed us such a socket")
 
 
 def _tcp_socket(family: socket.AddressFamily | int) -> socket.socket:
@@ -102,14 +232,21 @@ def _tcp_socket(family: socket.AddressFamily | int) -> socket.socket:
     return each
 
 
-def _bind_unix(path: str) -> socket.socket:
+def _bind_unix(path: str, mode: int | None, owner: Account | None) -> socket.socket:
     _remove_stale(path)
     each = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A chmod would come when others could have connected.
+    before = None if mode is None else os.umask(0o777 & ~mode)
     try:
         each.bind(path)
+        if owner is not None:
+            os.chown(path, owner.uid, owner.gid)
     except OSError:
         each.close()
         raise
+    finally:
+        if before is not None:
+            os.umask(before)
     return each
 
 

@@ -14,116 +14,106 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from ..config import Config, Listen
+from ..config import Config
 from ..queue import is_queue
-from ..store import check_url
 from . import admin_child, logs, worker
-from . import application as applications
 from .admin_child import AdminChild
 from .announcement import announce
-from .application import Application, ApplicationError
-from .capacity import default_workers, raise_descriptor_limit
-from .children import BackOff, Child, Phase, how_it_ended
+from .children import Child, Phase, how_it_ended
 from .clients import ClientCounts
-from .columns import RELOAD_FAILURE, RELOADS_DONE, RELOADS_GIVEN_UP, WORKER_DEATHS, State
-from .listeners import BindError, Listener
-from .scoreboard import Scoreboard
+from .columns import (
+    OPEN_CONNECTIONS,
+    PAUSED,
+    SESSIONS_CUT,
+    WORKER_DEATHS,
+    WORKER_HANGS,
+    WORKER_RECYCLES,
+    State,
+)
+from .control import Control, RefusedError
+from .forking import UNUSED, Forks
+from .recycling import Recycling
+from .reloads import Reloads
+from .scaling import Scaling
+from .scoreboard import Row, Scoreboard
+from .settings_in_force import Settings
+from .slots import Slots
+from .startup import EXIT_CANNOT_BIND, EXIT_CANNOT_LOAD, EXIT_WRONG_SETTING, Ground, StartError, prepared
 from .status import Facts
 from .trace_link import TraceLink
+from .watchdog import INTERVAL, Watchdog
+from .wires import Wires
+
+__all__ = ["EXIT_CANNOT_BIND", "EXIT_CANNOT_LOAD", "EXIT_CUT", "EXIT_OK", "EXIT_WRONG_SETTING", "run"]
 
 EXIT_OK: Final = 0
 EXIT_CUT: Final = worker.EXIT_CUT
-EXIT_CANNOT_LOAD: Final = worker.EXIT_CANNOT_LOAD
-EXIT_CANNOT_BIND: Final = 4
 
-_START_TIMEOUT: Final = 60.0  # seconds for a worker to become ready: imports, lifespan, store
 _KILL_DELAY: Final = 5.0  # seconds behind drain_timeout, before a worker that does not leave is killed
-_UNUSED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)  # that would kill by default
 _log = logging.getLogger("fastsmtp.master")
 
 
-def run(config: Config, target: object | None = None) -> int:
+def run(config: Config, target: object | None = None, read_anew: Callable[[], Config] | None = None) -> int:
     """Serve until told to stop.
 
     Args:
         config: the settings.
         target: the application; None loads what the settings name.
+        read_anew: reads the settings again, for a reload; None where they are fixed.
 
     Returns:
-        The exit code: 0, 1 if sessions were cut, 3 if the application cannot be loaded, 4 if an address cannot be had.
+        The exit code: 0, 1 if sessions were cut, 2 if a setting cannot be met, 3 if the application cannot be loaded, 4
+        if an address cannot be had.
     """
-    logs.set_up(config.log_format, config.log_level)
-    raise_descriptor_limit()
-    if target is None:
-        config = replace(config, store=config.effective_store)
     try:
-        if config.store:
-            check_url(config.store)
-        if target is None and config.app and config.preload:
-            target = applications.load(config.app)
-        Application(target)
-    except (ApplicationError, ValueError) as error:
-        _log.critical("%s", error)
-        return EXIT_CANNOT_LOAD
-    except BaseException:  # of the application's module
-        _log.critical("application %s cannot be loaded", config.app, exc_info=True)
-        return EXIT_CANNOT_LOAD
-    slots, reason = (config.workers, "as configured") if config.workers else default_workers()
-    listeners: list[Listener] = []
-    try:
-        for text in config.listen:
-            listeners.append(Listener(Listen.parse(text), slots, config.backlog))
-        admin = admin_child.listen(config)
-    except BindError as error:
-        _log.critical("%s", error)
-        for listener in listeners:
-            listener.close()
-        return EXIT_CANNOT_BIND
-    return Master(config, slots, reason, listeners, admin, target).run()
+        with prepared(config, target) as ground:
+            return Master(ground, read_anew).run()
+    except StartError as error:
+        return error.code
 
 
 class Master:
     """Keeps a worker in each slot, and the admin process."""
 
-    def __init__(
-        self,
-        config: Config,
-        slots: int,
-        reason: str,
-        listeners: list[Listener],
-        admin: Listener | None,
-        target: object | None,
-    ) -> None:
-        self._config = config
-        self._slots = slots
-        self._reason = reason
-        self._listeners = listeners
-        self._target = target
-        self._scoreboard = Scoreboard(slots)
+    def __init__(self, ground: Ground, read_anew: Callable[[], Config] | None) -> None:
+        self._ground = ground
+        self._listeners = ground.listeners
+        self._scoreboard = Scoreboard(ground.most)
         self._scoreboard.master.begin()
-        self._counts = ClientCounts(self._scoreboard.rows, config.auth_failures_window)
-        self._traces = TraceLink() if admin else None
-        self._admin = AdminChild(admin, lambda: self._fork_admin(admin)) if admin else None
-        self._children: dict[int, Child] = {}
-        self._reloading = False
-        self._to_reload: list[int] = []  # slots whose worker is still to be replaced
-        self._restarts: dict[int, float] = {}  # slots without a worker: when to start one
-        self._back_offs = [BackOff() for _ in range(slots)]
+        self._counts = ClientCounts(self._scoreboard.rows, ground.config.auth_failures_window)
+        self._cells = self._scoreboard.master.cells
+        self._control = Control({"scale": self._scale_as_asked})
+        self._slots = Slots(self._scoreboard, ground.most, ground.workers, self._fork_worker)
+        settings = Settings(ground.config, read_anew)
+        self._reloads = Reloads(settings, self._slots, self._cells, self._is_in_force, self._reload_is_over)
+        self._scaling = Scaling(self._slots, self._listeners, self._has_scaled)
+        self._recycling = Recycling()
+        self._watchdog = Watchdog(self._scoreboard, time.monotonic())
+        self._traces = TraceLink()
+        self._admin = AdminChild(ground.admin, self._fork_admin) if ground.admin else None
         self._serving = False  # all workers were ready once
+        self._look_at = 0.0  # when the watchdog looks next
         self._exit_code: int | None = None  # set when we are to end
+        self._cut_before = 0  # sessions that had been cut when we were told to end
         self._kill_at = 0.0
         self._signals: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
             signal.SIGQUIT: self._stop_now,
             signal.SIGHUP: self._reload,
+            signal.SIGTTIN: lambda: self._scale_by(1),
+            signal.SIGTTOU: lambda: self._scale_by(-1),
+            signal.SIGUSR1: self._reopen_logs,
             signal.SIGCHLD: self._reap,
         }
+        self._forks = Forks(self._signals, ground.log_files.reopen)
+        self._forks.left_behind += [
+            lambda slot: self._slots.close_reports(),
+            *[listener.keep for listener in self._listeners],
+        ]
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -134,155 +124,144 @@ class Master:
             os.set_blocking(end, False)
         old_bell = signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
         old_handlers = {number: signal.signal(number, _ignore) for number in self._signals}
-        old_handlers |= {number: signal.signal(number, signal.SIG_IGN) for number in _UNUSED}
+        old_handlers |= {number: signal.signal(number, signal.SIG_IGN) for number in {*UNUSED} - {*self._signals}}
         try:
             gc.collect()
             gc.freeze()  # what the workers share stays shared: the collector does not touch it
             if self._admin:
                 self._admin.start()
-            for slot in range(self._slots):
-                self._spawn(slot)
-            while self._exit_code is None or self._children or (self._admin and self._admin.is_alive):
+            self._slots.fill()
+            while self._exit_code is None or self._slots.children or (self._admin and self._admin.is_alive):
+                self._look_at_the_clock()
                 self._turn(wake)
+            self._say_how_it_went()
         finally:
             signal.set_wakeup_fd(old_bell)
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
-            for listener in self._listeners:
-                listener.close()
-            if self._admin:
-                self._admin.listener.close()
-            if self._traces:
-                self._traces.close()
+            self._control.close()
+            self._traces.close()
             os.close(wake)
             os.close(bell)
         return self._exit_code
 
     def _turn(self, wake: int) -> None:
         """Wait for something to do, and do it."""
-        reports = {child.report: child for child in self._children.values() if child.report >= 0}
-        readable, _, _ = select.select([wake, *reports], [], [], self._patience())
-        for report in readable:
+        reports = {child.report: child for child in self._slots.children.values() if child.report >= 0}
+        control, poll = self._control.fileno(), select.poll()
+        for descriptor in (wake, control, *reports):
+            poll.register(descriptor, select.POLLIN)
+        for report, _ in poll.poll(self._patience() * 1000):
             if report == wake:
                 for number in os.read(wake, 4096):
                     if act := self._signals.get(number):
                         act()
-            elif reports[report].pid in self._children:
+            elif report == control:
+                self._control.answer()
+            elif reports[report].pid in self._slots.children:
                 self._hear(reports[report])
-        self._look_at_the_clock()
 
-    def _patience(self) -> float | None:
+    def _hear(self, child: Child) -> None:
+        is_ready, is_shut = self._slots.hear(child)
+        if is_ready:
+            self._is_ready(child)
+        if is_shut:
+            self._reloads.rolling.has_shut(child)
+
+    def _patience(self) -> float:
         """Seconds until the clock matters."""
-        times = [*self._restarts.values()]
-        times += [child.started + _START_TIMEOUT for child in self._children.values() if child.phase is Phase.STARTING]
+        times = [self._look_at, *self._slots.due]
         if self._admin and self._admin.due is not None:
             times.append(self._admin.due)
-        if self._exit_code is not None and self._children:
+        if self._exit_code is not None and self._slots.children:
             times.append(self._kill_at)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(times) - time.monotonic())
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
-        for child in self._children.values():
-            if child.phase is Phase.STARTING and now >= child.started + _START_TIMEOUT:
-                _log.error("worker %d (pid %d) is not ready after %g s: killed", child.slot, child.pid, _START_TIMEOUT)
-                child.started = now
-                self._signal(child, signal.SIGKILL)
+        if now >= self._look_at:
+            self._look_at = now + min(INTERVAL, self._ground.notifier.interval or INTERVAL)
+            self._look_at_the_workers(now)
         if self._admin:
-            if self._exit_code is not None and not self._children:
+            if self._exit_code is not None and not self._slots.children:
                 self._admin.end()
             self._admin.look_at_the_clock(now)
+        if self._exit_code is None:
+            self._slots.look_at_the_clock(now)
+        elif now >= self._kill_at and self._slots.children:
+            _log.error("%d workers did not leave in time: killed", len(self._slots.children))
+            self._kill_at = now + _KILL_DELAY
+            self._slots.signal_all(signal.SIGKILL)
+
+    def _look_at_the_workers(self, now: float) -> None:
+        """Once a second: who hangs, who has served long enough, who is to be spared."""
+        self._ground.notifier.alive()
+        children, timeout = list(self._slots.children.values()), self._reloads.settings.current.watchdog_timeout
+        self._cells[WORKER_HANGS] += self._watchdog.look(children, timeout, now)
         if self._exit_code is not None:
-            if now >= self._kill_at and self._children:
-                _log.error("%d workers did not leave in time: killed", len(self._children))
-                self._kill_at = now + _KILL_DELAY
-                self._signal_all(signal.SIGKILL)
             return
-        for slot in [slot for slot, at in self._restarts.items() if now >= at and self._scoreboard.has_room(slot)]:
-            del self._restarts[slot]
-            self._spawn(slot)
+        for child, reason in self._recycling.used_up(children, self._scoreboard, now):
+            if self._reloads.rolling.recycle(child, reason):
+                self._cells[WORKER_RECYCLES] += 1
+        self._steer()
+
+    def _steer(self) -> None:
+        """New connections go to those who accept them."""
+        now = time.monotonic()
+        spared = {
+            child.slot
+            for child in self._slots.children.values()
+            if child.phase is Phase.READY
+            and (self._watchdog.is_stalled(child, now) or self._scoreboard.cells_of(child.row)[PAUSED])
+        }
+        self._scaling.steer(spared)
 
     # -- children -----------------------------------------------------------------------------------------------------
 
-    def _fork(self, name: str, slot: int | None, be: Callable[[], int]) -> int:
-        """Make a child that serves this slot, and is nothing else ever; returns its pid."""
-        # A signal that reaches the child before it has handlers of its own would ring the master's bell.
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        pid = os.fork()
-        if pid == 0:
-            code = 70  # EX_SOFTWARE
-            try:
-                self._leave_to_the_master(slot)
-                code = be()
-            except BaseException:
-                _log.critical("%s failed", name, exc_info=True)
-            finally:
-                logging.shutdown()
-                os._exit(code)  # the master's own clean-up is not ours to do
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
-        return pid
+    def _fork_admin(self) -> int:
+        assert self._ground.admin is not None
+        listener, config = self._ground.admin, self._reloads.settings.current
+        queue = config.store if config.store and is_queue(config.store) else None
+        facts = Facts(os.getpid(), tuple(map(str, self._listeners)), str(listener), config.admin_token, queue)
+        wires = Wires(self._control, self._reloads.notice, self._ground.log_files, self._traces)
 
-    def _leave_to_the_master(self, slot: int | None) -> None:
-        """In the child: signals, pipes and the sockets of other slots are the master's."""
-        signal.set_wakeup_fd(-1)
-        for number in (*self._signals, *_UNUSED):
-            # The terminal sends INT and HUP to the whole group; a child listens to its master.
-            signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
-        for child in self._children.values():
-            if child.report >= 0:
-                os.close(child.report)
-        for listener in self._listeners:
-            listener.keep(slot)
+        def be_admin() -> int:
+            logs.set_up(config.log_format, config.log_level)
+            self._control.be_admin()
+            return admin_child.be_admin(listener, self._scoreboard, facts, wires)
 
-    def _fork_admin(self, listener: Listener) -> int:
-        store = self._config.store
-        queue = store if store and is_queue(store) else None
-        facts = Facts(os.getpid(), tuple(map(str, self._listeners)), str(listener), self._config.admin_token, queue)
-        return self._fork("admin", None, lambda: admin_child.be_admin(listener, self._scoreboard, facts, self._traces))
+        return self._forks.fork("admin", None, be_admin)
 
-    def _spawn(self, slot: int, replaces: Child | None = None) -> None:
-        """Start a worker; the slot must have room."""
-        report, pipe = os.pipe()
-        row = self._scoreboard.take(slot)
+    def _fork_worker(self, slot: int, row: Row, report: int, pipe: int, renews: bool) -> int:
+        config = self._reloads.config_for(renews)
         sockets = [listener.socket_of(slot) for listener in self._listeners]
 
         def be_worker() -> int:
             os.close(report)
-            if self._admin:
-                self._admin.listener.keep(None)
+            logs.set_up(config.log_format, config.log_level)
+            self._control.close()
+            if self._ground.admin:
+                self._ground.admin.keep(None)
             clients = self._counts.open(row.number)
-            return worker.run(self._config, slot, sockets, clients, row, self._target, pipe, self._traces)
+            traces = self._traces if self._ground.admin else None
+            return worker.run(
+                config, slot, sockets, clients, row, self._ground.target, pipe, self._ground.log_files, traces
+            )
 
-        pid = self._fork(f"worker {slot}", slot, be_worker)
-        os.close(pipe)
-        self._children[pid] = Child(pid, slot, row.number, report, time.monotonic(), replaces=replaces)
-
-    def _hear(self, child: Child) -> None:
-        """A worker's pipe speaks, or has ended because the worker has."""
-        word = os.read(child.report, 64)
-        os.close(child.report)
-        child.report = -1
-        if word == worker.READY and child.phase is Phase.STARTING:
-            child.phase = Phase.READY
-            self._is_ready(child)
+        pid = self._forks.fork(f"worker {slot}", slot, be_worker)
+        self._recycling.begin(pid, config, row.cells, time.monotonic())
+        return pid
 
     def _is_ready(self, child: Child) -> None:
-        if child.replaces is not None:
-            self._retire(child.replaces)
-            child.replaces = None
-            _log.info("worker %d: pid %d took over", child.slot, child.pid)
-        if not self._serving and all(each.phase is Phase.READY for each in self._children.values()):
+        self._reloads.take_over(child)
+        self._steer()
+        if not self._serving and self._slots.is_complete:
             self._serving = True
             self._scoreboard.master.become(State.READY)
-            admin = self._admin.listener if self._admin else None
-            announce(self._config, self._listeners, admin, f"{self._slots} ({self._reason})", self._target)
-        self._reload_next()
-
-    def _retire(self, old: Child) -> None:
-        if old.pid in self._children:
-            old.phase = Phase.LEAVING
-            self._signal(old, signal.SIGUSR2)
+            workers = f"{self._slots.wanted} ({self._ground.reason})"
+            announce(self._reloads.settings.current, self._listeners, self._ground.admin, workers, self._ground.target)
+            self._ground.notifier.ready(self._status())
+        self._reloads.rolling.go_on()
 
     def _reap(self) -> None:
         """Collect whoever has ended. As process 1 of a container that includes orphans that are not ours."""
@@ -294,84 +273,106 @@ class Master:
             if pid == 0:
                 return
             code = os.waitstatus_to_exitcode(status)
-            if child := self._children.pop(pid, None):
-                if child.report >= 0:
-                    os.close(child.report)
+            self._recycling.end(pid)
+            known = self._slots.children.get(pid)
+            sessions = self._scoreboard.cells_of(known.row)[OPEN_CONNECTIONS] if known else 0
+            if child := self._slots.bury(pid):
                 self._counts.release(child.row)
-                self._scoreboard.release(child.row)
-                self._has_ended(child, code)
-                self._reload_next()  # it may have waited for the room
+                self._has_ended(child, code, sessions)
+                self._reloads.rolling.has_shut(child)
+                self._reloads.rolling.go_on()  # it may have waited for the room
             elif self._admin:
                 self._admin.has_ended(pid, code)
 
-    def _has_ended(self, child: Child, code: int) -> None:
-        how = how_it_ended(code)
+    def _has_ended(self, child: Child, code: int, sessions: int) -> None:
+        """A worker has ended, with this exit code, and with so many sessions a moment before."""
+        how, name = how_it_ended(code), f"worker {child.slot} (pid {child.pid})"
         if self._exit_code is not None:
+            if code < 0 and child.phase is not Phase.STARTING:  # nobody is left to say so
+                self._cells[SESSIONS_CUT] += sessions
             if code and child.phase is not Phase.STARTING:
                 self._exit_code = self._exit_code or EXIT_CUT
-        elif successor := next((each for each in self._children.values() if each.replaces is child), None):
-            _log.error("worker %d (pid %d) died (%s); its successor is starting already", child.slot, child.pid, how)
-            self._scoreboard.master.cells[WORKER_DEATHS] += 1
+        elif successor := self._slots.successor_of(child):
+            _log.error("%s died (%s); its successor is starting already", name, how)
+            self._cells[WORKER_DEATHS] += 1
             successor.replaces = None
         elif child.phase is Phase.LEAVING:
-            _log.info("worker %d (pid %d) has left", child.slot, child.pid)
-        elif child.phase is Phase.STARTING and child.replaces is not None and child.replaces.pid in self._children:
-            _log.error(
-                "worker %d: its successor did not start (%s); the old one stays, reload given up", child.slot, how
-            )
-            self._to_reload.clear()
-            self._reload_is_over(RELOADS_GIVEN_UP, 256 + code)
+            if code in (worker.EXIT_DRAINED, worker.EXIT_CUT, -signal.SIGTERM):
+                _log.info("%s has left", name)
+            else:
+                _log.error("%s died (%s) while it left", name, how)
+                self._cells[WORKER_DEATHS] += 1
+        elif child.phase is Phase.STARTING and child.replaces is not None:
+            self._reloads.did_not_start(child, child.replaces, code)
         elif child.phase is Phase.STARTING and not self._serving:
             _log.critical("worker %d did not start (%s): giving up", child.slot, how)
             self._end(EXIT_CANNOT_LOAD)
         else:
+            if child.phase is Phase.STARTING and child.renews:  # whom it was to replace has died meanwhile
+                self._reloads.give_up(how)
             self._replace_dead(child, how)
 
     def _replace_dead(self, child: Child, how: str) -> None:
-        now = time.monotonic()
-        delay = self._back_offs[child.slot].delay(now - child.started)
+        delay = self._slots.fill_again(child.slot, time.monotonic() - child.started)
         when = f"in {delay:g} s" if delay else "now"
         _log.error("worker %d (pid %d) died (%s); its successor starts %s", child.slot, child.pid, how, when)
-        self._scoreboard.master.cells[WORKER_DEATHS] += 1
-        self._restarts[child.slot] = now + delay
+        self._cells[WORKER_DEATHS] += 1
+        self._steer()
 
-    # -- signals ------------------------------------------------------------------------------------------------------
+    # -- reload -------------------------------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """HUP: replace the workers, one by one."""
+        """HUP: read the settings anew, and replace the workers, one by one."""
         if self._exit_code is None:
-            _log.info("reload: replacing %d workers", self._slots)
-            self._reloading = True
-            self._to_reload = list(range(self._slots))
-            self._reload_next()
+            self._ground.notifier.reloading()
+            self._reloads.begin()
 
-    def _reload_next(self) -> None:
-        """Replace the next worker whose slot has room; one that lacks it waits until a predecessor has left."""
-        if not self._reloading or self._exit_code is not None:
-            return
-        if any(child.phase is Phase.STARTING for child in self._children.values()):
-            return
-        ready = {child.slot: child for child in self._children.values() if child.phase is Phase.READY}
-        self._to_reload = [slot for slot in self._to_reload if slot in ready]  # who starts anyway is new
-        for slot in self._to_reload:
-            if self._scoreboard.has_room(slot):
-                self._to_reload.remove(slot)
-                self._spawn(slot, replaces=ready[slot])
-                return
-        if self._to_reload:
-            _log.info("reload: workers %s have two predecessors that still leave: waiting", self._to_reload)
-        else:
-            self._reload_is_over(RELOADS_DONE)
+    def _reload_is_over(self, reason: str) -> None:
+        """`reason`: why it was given up, if it was."""
+        self._ground.notifier.ready(f"{self._status()}; last reload given up: {reason}" if reason else self._status())
 
-    def _reload_is_over(self, outcome: int, failure: int = 0) -> None:
-        self._reloading = False
-        self._scoreboard.master.cells[outcome] += 1
-        self._scoreboard.master.cells[RELOAD_FAILURE] = failure
+    def _is_in_force(self, config: Config, before: Config) -> None:
+        """What is not the workers' alone has changed, too."""
+        logs.set_up(config.log_format, config.log_level)
+        of_the_admin = ("log_format", "log_level", "admin_token")
+        if self._admin and any(getattr(config, name) != getattr(before, name) for name in of_the_admin):
+            self._admin.renew()
+        if config.workers and config.workers != before.workers:
+            self._scaling.try_to(config.workers)
+
+    def _status(self) -> str:
+        return f"{self._slots.wanted} workers on {', '.join(listener.address for listener in self._listeners)}"
+
+    # -- scaling ------------------------------------------------------------------------------------------------------
+
+    def _scale_by(self, step: int) -> None:
+        """TTIN, TTOU: one worker more, one less."""
+        if self._exit_code is None:
+            self._scaling.try_to(self._slots.wanted + step)
+
+    def _has_scaled(self) -> None:
+        self._ground.notifier.status(self._status())
+
+    def _scale_as_asked(self, request: Mapping[str, Any]) -> str:
+        if self._exit_code is not None:
+            raise RefusedError("the server stops")
+        return self._scaling.to(int(request["workers"]))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _reopen_logs(self) -> None:
+        """USR1: log files were moved away; every process opens them anew."""
+        self._ground.log_files.reopen()
+        self._slots.signal_all(signal.SIGUSR1)
+        if self._admin:
+            self._admin.reopen_logs()
+        _log.info("logs opened anew")
 
     def _stop(self) -> None:
         """TERM, INT: let the sessions end; a second time: cut them."""
         if self._exit_code is None:
-            _log.info("stopping: %d workers drain for up to %g s", len(self._children), self._config.drain_timeout)
+            timeout = self._reloads.settings.current.drain_timeout
+            _log.info("stopping: %d workers drain for up to %g s", len(self._slots.children), timeout)
             self._end(EXIT_OK)
         else:
             self._stop_now()
@@ -380,25 +381,25 @@ class Master:
         """QUIT: cut the sessions."""
         self._end(EXIT_OK)
         self._kill_at = time.monotonic() + _KILL_DELAY
-        self._signal_all(signal.SIGQUIT)
+        self._slots.signal_all(signal.SIGQUIT)
 
     def _end(self, code: int) -> None:
         if self._exit_code is None:
             self._exit_code = code
             self._scoreboard.master.become(State.DRAINING)
-            self._restarts.clear()
-            self._kill_at = time.monotonic() + self._config.drain_timeout + _KILL_DELAY
+            self._ground.notifier.stopping("draining")
+            self._slots.give_up()
+            self._cut_before = self._scoreboard.totals()[SESSIONS_CUT]
+            self._kill_at = time.monotonic() + self._reloads.settings.current.drain_timeout + _KILL_DELAY
             for listener in self._listeners:  # new connections are refused as soon as the workers have closed theirs
+                listener.turn_away()
                 listener.close()
-            self._signal_all(signal.SIGTERM)
+            self._slots.signal_all(signal.SIGTERM)
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        for child in self._children.values():
-            self._signal(child, number)
-
-    def _signal(self, child: Child, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it has just ended; CHLD tells
-            os.kill(child.pid, number)
+    def _say_how_it_went(self) -> None:
+        cut = self._scoreboard.totals()[SESSIONS_CUT] - self._cut_before
+        if self._exit_code in (EXIT_OK, EXIT_CUT):
+            _log.info("stopped: %s", f"{cut} sessions were cut" if cut else "no session was cut")
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -22,7 +22,7 @@ from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 
 from ..queue import Statistics
-from .columns import HISTOGRAMS, Family, Histogram, Kind, State
+from .columns import CONNECTIONS, HISTOGRAMS, Family, Histogram, Kind, State
 from .scoreboard import Scoreboard, Slot, families
 
 PREFIX = "fastsmtp_"
@@ -54,6 +54,7 @@ class Metrics(Collector):
         yield InfoMetricFamily(f"{PREFIX}build", "The version that runs.", {"version": version("fastsmtp")})
         yield self._server_started()
         yield from _processes(slots)
+        yield _accepted(slots)
         for family in families(Kind.GAUGE):
             yield _gauge(family, slots)
         for family in families(Kind.COUNTER):
@@ -107,6 +108,16 @@ def _queued(queue: Statistics) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         f"{PREFIX}queue_unreachable_shards", "Databases of the queue that did not answer.", len(queue.unreachable)
     )
+
+
+def _accepted(slots: Sequence[Slot]) -> Metric:
+    """How evenly connections are spread."""
+    metric = CounterMetricFamily(
+        f"{PREFIX}worker_connections", "Connections accepted in the slot, whoever was in it.", labels=["worker"]
+    )
+    for slot in slots:
+        metric.add_metric([str(slot.number)], slot.cells[CONNECTIONS])
+    return metric
 
 
 def _gauge(family: Family, slots: Sequence[Slot]) -> Metric:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import resource
 import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..config import Config
+from . import descriptors
 from .application import Application
 from .books import Books
 from .clients import Clients
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 SWEEP_INTERVAL: Final = 1.0  # seconds
 _RECEIVE_BYTES: Final = 65536
-_OWN_DESCRIPTORS: Final = 256  # the store writes 64 files at a time; the application has its databases
 _log = logging.getLogger("fastsmtp.worker")
 
 
@@ -97,8 +96,11 @@ class Reception:
         self.now = time.monotonic()
         self.stopping = False  # the server goes away: say so at the next command boundary
         self.retiring = False  # a successor is at work: say so to who is idle
+        self.turns_away = False  # overload: new connections get 421
+        self.scarce_at = config.max_connections  # so many connections leave too few descriptors
+        self.when_scarce: Callable[[], None] = _unconcerned  # called then
         self._stressed = False
-        self._max_connections = min(config.max_connections, _spare_descriptors())
+        self._max_connections = min(config.max_connections, descriptors.spare())
         self._tables: dict[type, Tables] = {}
         # Unique over workers, restarts and machines: 40 random bits, then a number.
         self._id_prefix = f"{secrets.token_hex(5)}-"
@@ -120,13 +122,16 @@ class Reception:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many connections as there may be."""
-        return len(self.connections) >= self._max_connections
+        """Whether a new connection has to be turned away: there are as many as there may be, or overload."""
+        count = len(self.connections)
+        if count >= self.scarce_at:
+            self.when_scarce()
+        return count >= self._max_connections or self.turns_away
 
     @property
     def is_overfull(self) -> bool:
-        """Whether there are more, with one that is here already."""
-        return len(self.connections) > self._max_connections
+        """Likewise, for one that is counted already."""
+        return len(self.connections) > self._max_connections or self.turns_away
 
     def leave(self, guest: Guest) -> None:
         """A connection is gone, or has gone on to another room."""
@@ -207,7 +212,5 @@ class Reception:
         return sum(guest.cut() for guest in list(self.connections))
 
 
-def _spare_descriptors() -> int:
-    """How many files we may have open, less what a worker and its application need for themselves."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(limit // 2, limit - _OWN_DESCRIPTORS)
+def _unconcerned() -> None:
+    """Nobody looks at descriptors."""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .columns import COLUMNS, FAMILIES, PID, SLOT, STAMP, STARTED, STATE, WIDTH, Family, Histogram, Kind, State
+from .columns import COLUMNS, FAMILIES, PID, SLOT, STAMP, STARTED, STATE, WIDTH, WORKERS, Family, Histogram, Kind, State
 
 _ROWS_PER_SLOT: Final = 3
 _CELL: Final = 8  # octets
@@ -90,7 +90,7 @@ class Scoreboard:
     """The rows of all workers, and one for the master.
 
     Args:
-        slots: how many workers there are to be.
+        slots: how many workers there may be; at first so many are wanted.
 
     Attributes:
         rows: how many rows workers can have; theirs are 0 to `rows` - 1, those of a slot neighbours.
@@ -104,6 +104,7 @@ class Scoreboard:
         self.master: Final = Row(self.rows, self._cells(self.rows))
         self.master.cells[STARTED] = int(time.time())
         self.master.become(State.STARTING)
+        self.want(slots)
         # First in, first out: what the dead have left is overwritten last.
         self._free = [deque(range(_ROWS_PER_SLOT * slot, _ROWS_PER_SLOT * (slot + 1))) for slot in range(slots)]
 
@@ -111,6 +112,14 @@ class Scoreboard:
         return self._memory[row * WIDTH : (row + 1) * WIDTH]
 
     # -- for the master -----------------------------------------------------------------------------------------------
+
+    def want(self, workers: int) -> None:
+        """There are to be so many workers, in the first slots."""
+        self.master.cells[WORKERS] = workers
+
+    def cells_of(self, row: int) -> memoryview[int]:
+        """What a worker writes, to be looked at only."""
+        return self._cells(row)
 
     def has_room(self, slot: int) -> bool:
         """Whether one more process can be in this slot."""
@@ -139,8 +148,9 @@ class Scoreboard:
         return self._process(self.rows)
 
     def slots(self) -> list[Slot]:
-        """All slots, as they are now."""
-        return [self._slot(number) for number in range(self._slots)]
+        """The slots that are wanted, and those that somebody is still in, as they are now."""
+        wanted, found = self.master.cells[WORKERS], [self._slot(number) for number in range(self._slots)]
+        return [slot for slot in found if slot.number < wanted or slot.processes]
 
     def totals(self) -> list[int]:
         """What all processes have counted, the master included."""

@@ -9,13 +9,13 @@ from importlib.metadata import version
 from typing import Any
 
 from ..queue import Statistics
-from .children import how_it_ended
 from .columns import (
     HISTOGRAMS,
     OF_THE_MASTER,
     RELOAD_FAILURE,
     RELOADS_DONE,
     RELOADS_GIVEN_UP,
+    WORKERS,
     Family,
     Kind,
     State,
@@ -42,8 +42,15 @@ class Facts:
     queue: str | None = None
 
 
-def status(scoreboard: Scoreboard, facts: Facts, queue: Statistics | None = None) -> dict[str, Any]:
-    """Everything, as JSON takes it; with what is known of the queue, if the store is one."""
+def status(scoreboard: Scoreboard, facts: Facts, reason: str, queue: Statistics | None = None) -> dict[str, Any]:
+    """Everything, as JSON takes it.
+
+    Args:
+        scoreboard: what all processes do.
+        facts: what was known before.
+        reason: why the last reload was given up.
+        queue: what is known of the store, if it is one.
+    """
     server = scoreboard.server()
     return {
         "version": version("fastsmtp"),
@@ -55,7 +62,8 @@ def status(scoreboard: Scoreboard, facts: Facts, queue: Statistics | None = None
         "listeners": list(facts.listeners),
         "admin": facts.admin,
         "workers": [_worker(slot) for slot in scoreboard.slots()],
-        "last_reload": _reload(server),
+        "last_reload": _reload(server, reason),
+        "workers_wanted": server.cells[WORKERS],
         "totals": counted(scoreboard.totals()),
         "queue": None if queue is None else queue.as_json(time.time()),
     }
@@ -65,21 +73,20 @@ def why_not_ready(scoreboard: Scoreboard) -> str | None:
     """What keeps the server from serving in full; None if nothing does."""
     if scoreboard.server().state is State.DRAINING:
         return "draining"
-    missing = [str(slot.number) for slot in scoreboard.slots() if not slot.is_ready]
+    wanted = scoreboard.server().cells[WORKERS]
+    missing = [str(slot.number) for slot in scoreboard.slots() if slot.number < wanted and not slot.is_ready]
     if not missing:
         return None
     return f"worker{'s' if len(missing) > 1 else ''} {', '.join(missing)} not ready"
 
 
-def _reload(server: Process) -> dict[str, Any] | None:
+def _reload(server: Process, reason: str) -> dict[str, Any] | None:
     """How the last reload went; None if there was none."""
     if not server.cells[RELOADS_DONE] + server.cells[RELOADS_GIVEN_UP]:
         return None
-    failure = server.cells[RELOAD_FAILURE]
-    if not failure:
+    if not server.cells[RELOAD_FAILURE]:
         return {"outcome": "done", "reason": None}
-    how = how_it_ended(failure - 256)
-    return {"outcome": "given_up", "reason": f"a new worker did not start ({how}); the log says why"}
+    return {"outcome": "given_up", "reason": reason}
 
 
 def _worker(slot: Slot) -> dict[str, Any]:

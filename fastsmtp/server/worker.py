@@ -1,7 +1,8 @@
 """One worker process: one event loop, the listeners of its slot, a thread pool, a store.
 
 Started by the master by fork; it reports through a pipe when it serves. Signals: TERM drains and exits (the server
-stops), USR2 drains because a successor is at work, QUIT cuts what is left. It does not outlive the master.
+stops), USR2 drains because a successor is at work, TTOU because the slot is not wanted any more, QUIT cuts what is
+left, USR1 opens the logs anew. It does not outlive the master.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import faulthandler
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,19 +39,23 @@ from .books import Books
 from .certificates import CertificateError, Certificates
 from .children import die_with_master
 from .clients import Clients
-from .columns import State
+from .columns import SESSIONS_CUT, State
 from .connection import Connection
 from .dispatch import Dispatcher
+from .doors import Doors
 from .entrance import Entrance, LoginGuard
 from .handshake import Handshake
 from .hook_tasks import HookTasks
 from .intake import Intake
+from .log_files import LogFiles
+from .overload import Overload
 from .preamble import Preamble
 from .pulse import Pulse
 from .reception import Reception
 from .rooms import connect
 from .scoreboard import Row
 from .services import make_service
+from .switching import Switching
 from .threads import ThreadPool
 from .trace_link import TraceLink
 from .tracing import Tracer
@@ -59,10 +64,13 @@ from .turn import Turn
 EXIT_DRAINED: Final = 0
 EXIT_CUT: Final = 1  # sessions had to be cut
 EXIT_CANNOT_LOAD: Final = 3  # the application, its lifespan or the store did not come up
-READY: Final = b"ready\n"  # what goes through the pipe
+READY: Final = b"ready\n"  # what goes through the pipe: we serve
+SHUT: Final = b"shut\n"  # we accept no connections any more
 
 _CERTIFICATES_INTERVAL: Final = 10.0  # seconds between two looks at the certificates' files
-_ACCEPT_TIME: Final = 1.0  # seconds for what waits in the accept queues when we leave
+# Seconds that a vacated slot goes on to accept. A handshake that was under way when connections were steered away ends
+# in its queue; one that lost a packet comes a second later (RFC 6298 2.1), or two more.
+_STRAGGLERS: Final = 3.0
 _log = logging.getLogger("fastsmtp.worker")
 
 
@@ -74,6 +82,7 @@ def run(
     row: Row,
     target: object | None,
     report: int,
+    log_files: LogFiles,
     traces: TraceLink | None = None,
 ) -> int:
     """Be a worker until told to stop. In the child process.
@@ -85,7 +94,8 @@ def run(
         clients: our part of the counts per client.
         row: our part of the scoreboard.
         target: the application, or None to load what the settings name.
-        report: the pipe's file descriptor; it is written and closed when we serve.
+        report: the pipe's file descriptor.
+        log_files: opened anew on USR1.
         traces: who traces sessions is heard there; None: nobody can.
 
     Returns:
@@ -95,14 +105,15 @@ def run(
     row.begin()
     if traces:
         traces.keep_sender()
-    faulthandler.enable()
+    faulthandler.enable()  # the watchdog sends ABRT
     sys.unraisablehook = _ignore_odd_names
     try:
         if target is None and config.app:
             target = applications.load(config.app)
         users = UsersFile(Path(config.users)) if config.users else None
         application = Application(target, users)
-        worker = Worker(config, slot, sockets, clients, row, application, lambda: _report_ready(report), traces)
+        tell = partial(os.write, report)
+        worker = Worker(config, slot, sockets, clients, row, application, tell, log_files, traces)
     except (applications.ApplicationError, UsersFileError) as error:
         _log.critical("%s", error)
         return EXIT_CANNOT_LOAD
@@ -111,11 +122,6 @@ def run(
         return EXIT_CANNOT_LOAD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(worker.main())
-
-
-def _report_ready(report: int) -> None:
-    os.write(report, READY)
-    os.close(report)
 
 
 def _ignore_odd_names(report: sys.UnraisableHookArgs) -> None:
@@ -134,6 +140,16 @@ def _calm_the_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+class Order(IntEnum):
+    """What a worker is told; a later one counts if it is greater."""
+
+    SERVE = 0
+    LEAVE = 1  # a successor serves
+    VACATE = 2  # nobody will
+    STOP = 3  # the server stops
+    CUT = 4  # at once
+
+
 class Worker:
     """A worker's life on its event loop."""
 
@@ -145,7 +161,8 @@ class Worker:
         clients: Clients,
         row: Row,
         application: Application,
-        report_ready: Callable[[], None],
+        report: Callable[[bytes], object],
+        log_files: LogFiles,
         traces: TraceLink | None,
     ) -> None:
         self._config = config
@@ -154,27 +171,31 @@ class Worker:
         self._clients = clients
         self._row = row
         self._application = application
-        self._report_ready = report_ready
+        self._report = report
         self._traces = traces
         self._certificates: list[Certificates] = []
         self._pool = BufferPool()
-        self._told_to_stop = asyncio.Event()
-        self._told_to_cut = asyncio.Event()
-        self._retire = False
+        self._log_files = log_files
+        self._order = Order.SERVE
+        self._ordered = asyncio.Event()
 
     async def main(self) -> int:
         """Serve until told to stop; returns the exit code."""
         loop, config = asyncio.get_running_loop(), self._config
-        loop.add_signal_handler(signal.SIGTERM, self._stop, False)
-        loop.add_signal_handler(signal.SIGUSR2, self._stop, True)
-        loop.add_signal_handler(signal.SIGQUIT, self._told_to_cut.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_files.reopen)
+        loop.add_signal_handler(signal.SIGUSR2, self._obey, Order.LEAVE)
+        loop.add_signal_handler(signal.SIGTTOU, self._obey, Order.VACATE)
+        loop.add_signal_handler(signal.SIGTERM, self._obey, Order.STOP)
+        loop.add_signal_handler(signal.SIGQUIT, self._obey, Order.CUT)
         async with AsyncExitStack() as stack:
             try:
                 reception = await stack.enter_async_context(self._open())
                 entrances = [self._build(reception, *each) for each in zip(config.listen, self._sockets, strict=True)]
                 reception.entrances.extend(entrances)
                 reception.start_sweeping(loop)
-                servers = [await self._listen(*each) for each in zip(entrances, self._sockets, strict=True)]
+                rooms = [partial(_first_room(entrance.config), entrance) for entrance in entrances]
+                doors = Doors(list(zip(self._sockets, rooms, strict=True)), config.backlog)
+                await doors.open()
             except Exception as error:
                 known = isinstance(error, (applications.ApplicationError, StoreError, CertificateError, OSError))
                 _log.critical("worker %d cannot start: %s", self._slot, error, exc_info=not known)
@@ -183,12 +204,11 @@ class Worker:
             stack.callback(watching.cancel)
             _calm_the_collector()
             self._row.become(State.READY)
-            self._report_ready()
-            await self._told_to_stop.wait()
+            self._report(READY)
+            overload = Overload(loop, config, reception, doors, self._row.cells)
+            await self._ordered.wait()
             self._row.become(State.DRAINING)
-            await self._accept_what_waits()
-            for server in servers:
-                server.close()
+            await self._shut(doors, overload)
             return await self._drain(reception)
 
     @asynccontextmanager
@@ -224,6 +244,7 @@ class Worker:
             stack.callback(Pulse(loop, self._row, reception).stop)
             if self._traces:
                 stack.callback(Tracer(loop, self._traces, self._row, self._slot, reception).stop)
+            stack.callback(Switching(loop, config.switch_interval).stop)
             yield reception
 
     def _build(self, reception: Reception, text: str, listening: socket.socket) -> Entrance:
@@ -251,12 +272,6 @@ class Worker:
         service = make_service(config, self._pool, mechanisms, guard, tally, self._application.checks_authzid)
         return Entrance(reception, config, service, certificates, _address_of(listening), _name_of(listening))
 
-    async def _listen(self, entrance: Entrance, listening: socket.socket) -> asyncio.Server:
-        loop, backlog = asyncio.get_running_loop(), self._config.backlog
-        create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        room = _first_room(entrance.config)
-        return await create(lambda: room(entrance), sock=listening, backlog=backlog)
-
     async def _watch_certificates(self) -> None:
         """Certificates are renewed on disk, by others; nobody should have to tell us."""
         while self._certificates:
@@ -264,31 +279,42 @@ class Worker:
             for each in self._certificates:
                 each.refresh()
 
-    def _stop(self, retire: bool) -> None:
-        self._retire = retire
-        self._told_to_stop.set()
+    def _obey(self, order: Order) -> None:
+        if order > self._order:
+            self._order = order
+            self._ordered.set()
 
-    async def _accept_what_waits(self) -> None:
-        """Serve the listeners' queues: what is there, not what never ceases to come."""
-        poll = select.poll()
-        for each in self._sockets:
-            poll.register(each, select.POLLIN)
-        until = time.monotonic() + _ACCEPT_TIME
-        while poll.poll(0) and time.monotonic() < until:  # noqa: ASYNC110  # each turn of the loop accepts some
-            await asyncio.sleep(0)
+    async def _shut(self, doors: Doors, overload: Overload) -> None:
+        """Accept what is on its way to us, and nothing more."""
+        if self._order is Order.VACATE:
+            self._ordered.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STRAGGLERS):
+                    await self._ordered.wait()
+        overload.stop()
+        await doors.close(self._order is Order.LEAVE)
+        with suppress(BrokenPipeError):  # the master is dead
+            self._report(SHUT)
 
     async def _drain(self, reception: Reception) -> int:
-        draining = asyncio.create_task(reception.drain(self._config.drain_timeout, self._retire))
-        cutting = asyncio.create_task(self._told_to_cut.wait())
-        await asyncio.wait((draining, cutting), return_when=asyncio.FIRST_COMPLETED)
-        cutting.cancel()
-        if draining.done():
-            cut = draining.result()
-        else:
-            draining.cancel()
+        """Let the sessions end as we were told, also if we are told otherwise meanwhile."""
+        cut = None
+        while cut is None and self._order is not Order.CUT:
+            self._ordered.clear()
+            patience, retire = self._config.drain_timeout, self._order is not Order.STOP
+            draining = asyncio.create_task(reception.drain(patience, retire))
+            told = asyncio.create_task(self._ordered.wait())
+            await asyncio.wait((draining, told), return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            if draining.done():
+                cut = draining.result()
+            else:
+                draining.cancel()
+        if cut is None:
             cut = reception.cut()
         await asyncio.sleep(0)  # lets the last replies out
         if cut:
+            self._row.cells[SESSIONS_CUT] += cut
             _log.warning("worker %d: %d sessions were cut", self._slot, cut)
         return EXIT_CUT if cut else EXIT_DRAINED
 

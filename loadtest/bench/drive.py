@@ -34,6 +34,7 @@ from fastsmtp.server.application import Application
 from fastsmtp.server.clients import ClientCounts
 from fastsmtp.server.connection import Connection
 from fastsmtp.server.entrance import Entrance
+from fastsmtp.server.log_files import LogFiles
 from fastsmtp.server.scoreboard import Scoreboard
 from fastsmtp.server.worker import Worker, _calm_the_collector
 from loadtest.bench import dialogues
@@ -200,7 +201,7 @@ async def entrance(handler: type[Handler]) -> AsyncIterator[Entrance]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         counts = ClientCounts(scoreboard.rows).open(0)
         row = scoreboard.take(0)
-        worker = Worker(config, 0, [listening], counts, row, Application(handler), lambda: None, None)
+        worker = Worker(config, 0, [listening], counts, row, Application(handler), len, LogFiles(config), None)
         async with worker._open() as reception:
             yield worker._build(reception, _LISTEN, listening)
 

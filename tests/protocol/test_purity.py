@@ -21,10 +21,11 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "settings": set(),
     "listen": {"settings"},
     "config": {"settings", "listen"},
+    "sources": {"config"},
     "handler": {"protocol"},
     "users": {"protocol"},
     "user_commands": {"users"},
-    "admin_client": {"config"},
+    "admin_client": {"config", "sources"},
     "control_commands": {"config", "admin_client"},
     "interval": set(),
     "top_view": {"interval"},
@@ -37,13 +38,14 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "serving": {"server", "config"},
     "supervision": {"server"},
     "consumer": {"queue"},
-    "queue_commands": {"queue", "config"},
+    "queue_commands": {"queue", "config", "sources"},
     "consume_commands": {"queue", "queue_commands", "consumer", "server", "supervision"},
     "delivery": {"protocol", "queue", "client"},
     "delivery_commands": {"queue", "queue_commands", "client", "delivery", "server", "supervision"},
     "cli": {
         "server",
         "config",
+        "sources",
         "user_commands",
         "control_commands",
         "top_command",
@@ -87,7 +89,7 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 
 def test_the_order_has_no_circle() -> None:
-    order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands"]
+    order = ["protocol", "networks", "settings", "listen", "config", "sources", "handler", "users", "user_commands"]
     order += ["queue", "client", "store"]
     order += ["admin_client", "control_commands", "interval", "top_view", "top_command", "trace_command"]
     order += ["server", "serving", "supervision", "consumer", "delivery"]

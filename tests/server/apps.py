@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
 
 from fastsmtp import Handler, Message, Recipient, Reply, Sender, Session, WorkerInfo, inline
 from fastsmtp.protocol.events import Answer
+from fastsmtp.server.descriptors import left
 from tests.server import gates
 from tests.server.journal import note
 
@@ -422,3 +424,56 @@ class Raising(Handler):
 
     def help(self, session: Session, argument: str) -> Answer:
         raise SystemExit("a hook wants to exit")
+
+
+class Blocking(Handler):
+    """``NOOP block`` holds the loop for a while."""
+
+    @inline
+    def noop(self, session: Session, argument: str) -> Answer:
+        if argument == "block":
+            time.sleep(0.15)
+        return None
+
+
+class Hoarding(Handler):
+    """``NOOP take`` opens files until a few descriptors are left, ``NOOP give`` closes them."""
+
+    files: ClassVar[list[int]] = []
+
+    @inline
+    def noop(self, session: Session, argument: str) -> Answer:
+        word, _, few = argument.partition(" ")
+        if word == "take":
+            while left() > int(few or 8):
+                self.files.append(os.open("/dev/null", os.O_RDONLY))
+        if word == "give":
+            while self.files:
+                os.close(self.files.pop())
+        return None
+
+
+class Hooky(Handler):
+    """Prints."""
+
+    @inline
+    def data(self, session: Session, message: Message) -> None:
+        print("what a hook prints", flush=True)
+
+
+class Environment(Handler):
+    """``NOOP NAME`` tells a variable."""
+
+    @inline
+    def noop(self, session: Session, argument: str) -> Answer:
+        return _told(os.environ.get(argument, "unset"))
+
+
+class Parent(Handler):
+    """Starts a process for each session that outlives its parent."""
+
+    def welcome(self, session: Session) -> Answer:
+        script = "sleep 0.2 & echo $!"
+        with os.popen(script) as shell:
+            note(event="orphan", pid=int(shell.readline()))
+        return None

@@ -129,8 +129,7 @@ def test_a_reload_serves_the_new_code(tmp_path: Path) -> None:
         app.write_text(APP.format("renewed"))
         server.send_signal(signal.SIGHUP)
         server.wait_for_log("took over", count=2)
-        for _ in range(8):
-            server.connect().expect("220 renewed")
+        until(lambda: all(server.connect().reply() == "220 renewed" for _ in range(8)), "nobody serves the old code")
 
 
 def test_a_reload_with_a_broken_application_changes_nothing(tmp_path: Path) -> None:
@@ -148,7 +147,7 @@ def test_a_reload_with_a_broken_application_changes_nothing(tmp_path: Path) -> N
         app.write_text(APP.format("renewed"))
         server.send_signal(signal.SIGHUP)
         server.wait_for_log("took over", count=2)
-        server.connect().expect("220 renewed")
+        until(lambda: server.connect().reply() == "220 renewed", "the new code serves")
 
 
 def test_a_worker_that_dies_while_its_successor_starts_has_one_successor(tmp_path: Path) -> None:
