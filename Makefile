@@ -12,6 +12,8 @@ SOURCES := $(wildcard fastsmtp tests examples loadtest docs)
 SCRIPTS := tests/conformance/serve
 # Plays the conformance cases; it is kept outside this repository.
 CASES ?= ../shared/conformance/run_cases.py
+COMPILE_LOCK := $(VENV)-lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" --quiet
 # What is fuzzed, and for how long each.
 FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
@@ -60,10 +62,9 @@ metrics: $(VENV)/.installed-dev ## write docs/metrics.md anew
 	$(BIN)/python docs/make_metrics.py
 
 # Keeps the versions that still fit; ARGS=--upgrade takes the newest.
-lock: $(VENV)-lock/.installed ## write requirements/dev.txt anew; newest versions with ARGS=--upgrade
-	$(VENV)-lock/bin/uv pip compile pyproject.toml --group dev --group build \
-		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --output-file requirements/dev.txt --quiet $(ARGS)
+lock: $(VENV)-lock/.installed ## write requirements/*.txt anew; newest versions with ARGS=--upgrade
+	$(COMPILE_LOCK) --group dev --group build --output-file requirements/dev.txt $(ARGS)
+	$(COMPILE_LOCK) --group loadtest --group build --output-file requirements/loadtest.txt $(ARGS)
 
 # The postfix package asks nothing, configures nothing and starts nothing: only its smtp-source and smtp-sink are wanted.
 # A policy-rc.d that says 101 forbids starting services (invoke-rc.d(8)); one that is there already is left as it is.
@@ -109,6 +110,15 @@ $(VENV)/.installed-dev: requirements/dev.txt pyproject.toml $(VENV)/.created
 	$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.installed-run $@
+
+# Locust, and a fastsmtp for it to load.
+$(VENV)-loadtest/.installed: requirements/loadtest.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-loadtest
+	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		--require-hashes --requirement requirements/loadtest.txt
+	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
 
 $(VENV)-lock/.installed:
 	$(PYTHON) -m venv --clear $(VENV)-lock
