@@ -111,11 +111,11 @@ $(VENV)/.installed-dev: requirements/dev.txt pyproject.toml $(VENV)/.created
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.installed-run $@
 
-# Locust, and a fastsmtp for it to load.
+# Locust, and a fastsmtp for it to load. dkimpy is pure Python, and comes as source only.
 $(VENV)-loadtest/.installed: requirements/loadtest.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-loadtest
 	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
-		--require-hashes --requirement requirements/loadtest.txt
+		--no-binary dkimpy --require-hashes --requirement requirements/loadtest.txt
 	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
 		--no-deps --no-build-isolation --editable .
 	@touch $@
