@@ -22,9 +22,13 @@ FUZZ_SECONDS ?= 60
 SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl
 SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl
 
+# What `make image-test` needs besides: it builds and runs the container image, as root.
+IMAGE_PROGRAMS := buildah runc debootstrap ip haproxy prometheus pg_ctlcluster
+IMAGE_PACKAGES := buildah runc debootstrap iproute2 haproxy prometheus postgresql
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz conformance lint format settings metrics lock system-deps clean
+.PHONY: help run test loadtest scaling image-test fuzz conformance lint format settings metrics lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +49,19 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
+
+loadtest: $(VENV)-loadtest/.installed ## load a server here with Locust for a minute; see loadtest/*.html
+	$(VENV)-loadtest/bin/python -m loadtest.local.run $(ARGS)
+
+scaling: $(VENV)-loadtest/.installed ## measure handlers that burn CPU over workers and threads
+	$(VENV)-loadtest/bin/python -m loadtest.scaling $(ARGS)
+
+# In a network namespace of its own, so that the addresses of docker/compose.yaml are free and nothing gets out.
+image-test: $(VENV)-loadtest/.installed ## build the container image without Docker, and test it; as root
+	$(MAKE) system-deps SYSTEM_PROGRAMS="$(IMAGE_PROGRAMS)" SYSTEM_PACKAGES="$(IMAGE_PACKAGES)"
+	$(VENV)-loadtest/bin/python -m tests.docker.image.build build/image
+	FASTSMTP_IMAGE_TEST=$(CURDIR)/build/image unshare --net $(VENV)-loadtest/bin/python -m pytest \
+		tests/docker/image/check_image.py tests/docker/image/check_deployment.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, formatting and types
 	$(BIN)/ruff check . $(SCRIPTS)
