@@ -8,6 +8,8 @@ from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .payloads import Payload
+
 KB, MB = 1024, 1024 * 1024
 
 # Size in octets, and its weight: a rough model of what a mailbox provider's MX takes in. Most messages are notifications
@@ -65,6 +67,7 @@ class Mix:
         recipient: the address behind RCPT TO; a `{}` in it becomes the number of the recipient within its message.
         refused_recipient: an address that the server refuses.
         refused_code: the code of that refusal.
+        payload: one message that is always sent, instead of made up ones of the sizes.
         seed: of the random numbers; None for a new one with each run.
     """
 
@@ -75,6 +78,7 @@ class Mix:
     recipient: str = "user{}@recipient.example"
     refused_recipient: str = "nobody@refused.example"
     refused_code: int = 550
+    payload: Payload | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:

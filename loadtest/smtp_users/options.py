@@ -7,12 +7,14 @@ They go with Locust's own: --host for the target, --users, --run-time, --html, -
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from locust import constant, constant_throughput, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from .mix import Mix
+from .payloads import Payload
 from .raw_user import RawSmtpUser
 from .shapes import SHAPES
 from .smtplib_user import SmtplibUser
@@ -31,6 +33,7 @@ def _declare(parser: LocustArgumentParser) -> None:
     add("--rate", type=float, default=0.0, env_var="LOCUST_SMTP_RATE",
         help="Messages a second with all users; 0: each as fast as the server answers.")
     add("--sizes", default="mix", env_var="LOCUST_SMTP_SIZES", help="Octets of each message, or mix: a realistic one.")
+    add("--message", env_var="LOCUST_SMTP_MESSAGE", help="A file: the message to send, instead of made up ones.")
     add("--recipients", default="mix", env_var="LOCUST_SMTP_RECIPIENTS", help="Recipients of each message, or mix.")
     add("--refused-share", type=float, default=0.0, env_var="LOCUST_SMTP_REFUSED_SHARE",
         help="Share of messages, 0 to 1, with one more recipient that is to get a 550.")
@@ -49,7 +52,15 @@ def mix_of(options: Namespace) -> Mix:
         recipients=standard.recipients if options.recipients == "mix" else {int(options.recipients): 1},
         refused_share=options.refused_share,
         refused_recipient=options.refused_recipient,
+        payload=_payload(options.message),
     )
+
+
+def _payload(path: str | None) -> Payload | None:
+    if path is None:
+        return None
+    lines = Path(path).read_bytes().splitlines()
+    return Payload.of(b"".join(line + b"\r\n" for line in lines))
 
 
 def _initialize(environment: Environment, **_: object) -> None:

@@ -32,6 +32,12 @@ class Payload:
     octets: bytes
     wire: bytes
 
+    @classmethod
+    def of(cls, message: bytes) -> Payload:
+        """A message of one's own, its line ends CR LF, one at its very end."""
+        stuffed = message.replace(b"\r\n.", b"\r\n..")
+        return cls(message, (b"." if message.startswith(b".") else b"") + stuffed + b".\r\n")
+
 
 @functools.cache
 def payload_of(octets: int) -> Payload:
@@ -40,9 +46,7 @@ def payload_of(octets: int) -> Payload:
     Args:
         octets: of the message as it is stored, header section and line ends included.
     """
-    message = _message(octets)
-    stuffed = message.replace(b"\r\n.", b"\r\n..")
-    return Payload(message, stuffed + b".\r\n")
+    return Payload.of(_message(octets))
 
 
 def _message(octets: int) -> bytes:

@@ -30,7 +30,7 @@ class Transaction:
             mix.sender,
             tuple(mix.recipient.format(number) for number in range(plan.recipients)),
             mix.refused_recipient if plan.refused else "",
-            payload_of(plan.octets),
+            mix.payload or payload_of(plan.octets),
         )
 
     def mail(self, size_offered: bool) -> bytes:

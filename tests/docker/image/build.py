@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def make_base(buildah: Buildah, folder: Path) -> None:
     """Bootstrap Debian, put pip into /usr/local, and tag it as the official image is."""
     root = folder / "base"
     if not (root / "usr/local/bin/pip").exists():
+        shutil.rmtree(root, ignore_errors=True)  # of a run that was broken off
         subprocess.run(
             ["debootstrap", "--variant=minbase", "--include=python3,ca-certificates", _SUITE, str(root)], check=True
         )
@@ -67,7 +69,8 @@ def make_base(buildah: Buildah, folder: Path) -> None:
         )
         (wheel,) = wheels.glob("pip-*.whl")
         install = ["python", f"/tmp/{wheel.name}/pip", "-q", "install", "--no-index", "--root-user-action=ignore"]
-        subprocess.run(["chroot", str(root), *install, f"/tmp/{wheel.name}"], check=True, env={"PATH": "/usr/local/bin:/usr/bin"})
+        path = {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin"}
+        subprocess.run(["chroot", str(root), *install, f"/tmp/{wheel.name}"], check=True, env=path)
         wheel.unlink()
     container = buildah("from", "scratch")
     buildah("copy", "-q", container, str(root), "/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 import threading
 import uuid
@@ -10,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def send(address: tuple[str, int], identity: str, octets: int = 2000) -> None:
-    """Send one message, with an identity to find it by.
+def send(address: tuple[str, int], identity: str, octets: int = 2000, source: str = "") -> None:
+    """Send one message, with an identity to find it by; from an address of this host, if one is named.
 
     Raises:
         OSError: it was not acknowledged; smtplib's own errors are among them.
     """
-    with smtplib.SMTP(*address, timeout=30) as client:
+    with smtplib.SMTP(*address, timeout=30, source_address=(source, 0) if source else None) as client:
         client.sendmail("a@sender.example", ["b@recipient.example"], message(identity, octets))
 
 
@@ -67,8 +68,7 @@ def stored(maildir: Path) -> set[str]:
     """The identities of the messages in a Maildir."""
     found = set()
     for path in (maildir / "new").iterdir():
-        for line in path.read_bytes().split(b"\r\n" if b"\r\n" in path.read_bytes() else b"\n"):
-            if line.startswith(b"Message-ID: <"):
-                found.add(line.partition(b"<")[2].partition(b"@")[0].decode())
-                break
+        identity = re.search(rb"Message-ID: <([^@]+)@", path.read_bytes()[:4000])
+        if identity is not None:
+            found.add(identity[1].decode())
     return found
