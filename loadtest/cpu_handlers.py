@@ -52,8 +52,8 @@ class _Text(html.parser.HTMLParser):
 class Filter(Handler):
     """What a content filter does: parse MIME, take the text out of HTML, check the DKIM signature.
 
-    A message without text, or with a signature that does not hold, is refused. The key is taken from the handler, not from DNS: what is
-    measured is CPU, and the answer of a resolver would come from its cache.
+    A message without text, or with a signature that does not hold, is refused. The key is taken from the handler, not
+    from DNS: what is measured is CPU, and the answer of a resolver would come from its cache.
 
     Args:
         key: the value of the TXT record that every selector has.

@@ -1,14 +1,15 @@
 """Locust on SMTP: ``locust -f loadtest/locustfile.py --host smtp://127.0.0.1:2525 RawSmtp``.
 
-The last word picks the user: Smtplib, the realistic one, or RawSmtp, the ceiling. docs/loadtest.md explains the options.
+The last word picks the user: Smtplib, the realistic one, or RawSmtp, the ceiling. docs/loadtest.md explains the
+options.
 """
 
 from __future__ import annotations
 
 from loadtest.smtp_users import RawSmtpUser, SmtplibUser
+from loadtest.smtp_users.judge import add_thresholds
 from loadtest.smtp_users.options import add_options
 from loadtest.smtp_users.shapes import ChosenShape
-from loadtest.smtp_users.thresholds import add_thresholds
 
 __all__ = ["ChosenShape", "RawSmtp", "Smtplib"]
 

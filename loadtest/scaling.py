@@ -1,7 +1,7 @@
 """``make scaling``: throughput and latency of handlers that need CPU, over workers and threads.
 
-Writes loadtest/scaling.html, and the table of docs/scaling.md to standard output. Each point is a server of its own and a
-closed loop of clients, some for each thread, so that no thread waits for work.
+Writes loadtest/scaling.html, and the table of docs/scaling.md to standard output. Each point is a server of its own
+and a closed loop of clients, some for each thread, so that no thread waits for work.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def measure(handler: str, workers: int, threads: int, seconds: int, folder: Path
 
 def table(points: Iterable[Point]) -> str:
     """As Markdown."""
-    head = "| handler | workers | threads | messages/s | p50 ms | p99 ms | server's CPU ms a message |\n|---|--:|--:|--:|--:|--:|--:|\n"
-    return head + "".join(
+    head = "| handler | workers | threads | messages/s | p50 ms | p99 ms | server's CPU ms a message
+    |\n|---|--:|--:|--:|--:|--:|--:|\n" return head + "".join(
         f"| {each.handler} | {each.workers} | {each.threads} | {each.per_second:.0f} | {each.p50_ms:.0f} "
         f"| {each.p99_ms:.0f} | {each.cpu_ms:.2f} |\n"
         for each in points

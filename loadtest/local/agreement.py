@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.smtp_users.rows import MESSAGE
+from loadtest.smtp_users.steps import MESSAGE
 
 from .server import Sample
 

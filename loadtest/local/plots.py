@@ -12,7 +12,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadtest.smtp_users.rows import MESSAGE
+from loadtest.smtp_users.steps import MESSAGE
 
 from .server import Sample
 

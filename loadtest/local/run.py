@@ -1,6 +1,7 @@
 """``make loadtest``: a server and Locust on this machine for a minute, and pages that show what happened.
 
-Exit codes: 0; 1 if a threshold was missed, or if Locust and the server count messages differently; 2 for wrong arguments.
+Exit codes: 0; 1 if a threshold was missed, or if Locust and the server count messages differently; 2 for wrong
+arguments.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class Sample:
     Args:
         at: Unix seconds.
         cpu_seconds: that all its processes have used so far.
-        values: by metric and, where it has a label that tells outcomes apart, ``metric{outcome}``; sums over the workers,
-            and maxima for lag.
+        values: by metric and, where it has a label that tells outcomes apart, ``metric{outcome}``; sums over the
+            workers, and maxima for lag.
     """
 
     at: float

@@ -6,7 +6,8 @@
         host = "smtp://127.0.0.1:2525"
         mix = Mix.fixed(octets=4096, recipients=2)
 
-What needs Locust is imported when it is asked for, so that payloads, shapes and targets can be used, and tested, without.
+What needs Locust is imported when it is asked for, so that payloads, shapes and targets can be used, and tested,
+without.
 """
 
 from __future__ import annotations

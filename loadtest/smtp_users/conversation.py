@@ -1,8 +1,8 @@
 """One connection of a `RawSmtpUser`: a generator that says what the client says, from the banner to QUIT.
 
-The generator sends a command and yields; the hub sends the reply into it. So the dialogue reads from top to bottom and no
-greenlet is switched. A step that fails, by its reply or because the connection ends, is written down in its row and, within
-a transaction, in the row of the message. It ends the conversation.
+The generator sends a command and yields; the hub sends the reply into it. So the dialogue reads from top to bottom
+and no greenlet is switched. A step that fails, by its reply or because the connection ends, is written down in its
+row and, within a transaction, in the row of the message. It ends the conversation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import gevent
 
-from . import rows as names
+from . import steps as names
 from .channel import Channel
 from .mix import Mix, Plan, Plans
 from .replies import UnexpectedReplyError, end_of_reply

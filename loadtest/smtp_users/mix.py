@@ -12,8 +12,8 @@ from .payloads import Payload
 
 KB, MB = 1024, 1024 * 1024
 
-# Size in octets, and its weight: a rough model of what a mailbox provider's MX takes in. Most messages are notifications
-# of some ten KB of HTML; a few per cent carry attachments, and bring most of the octets.
+# Size in octets, and its weight: a rough model of what a mailbox provider's MX takes in. Most messages are
+# notifications of some ten KB of HTML; a few per cent carry attachments, and bring most of the octets.
 REALISTIC_SIZES = {2 * KB: 15, 8 * KB: 25, 24 * KB: 30, 60 * KB: 18, 150 * KB: 8, 500 * KB: 3, 2 * MB: 1}
 # Recipients of one transaction, and the weight: nearly all mail between servers has one.
 REALISTIC_RECIPIENTS = {1: 92, 2: 5, 5: 2, 20: 1}

@@ -1,7 +1,7 @@
 """Command line options, from which the users of a locustfile take what they send and how fast.
 
-They go with Locust's own: --host for the target, --users, --run-time, --html, --csv. A locustfile calls `add_options` and
-`apply_options`, or sets the attributes of its users itself.
+They go with Locust's own: --host for the target, --users, --run-time, --html, --csv. A locustfile calls `add_options`
+and `apply_options`, or sets the attributes of its users itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from locust.env import Environment
 
 from .mix import Mix
 from .payloads import Payload
+from .profiles import PROFILES
 from .raw_user import RawSmtpUser
-from .shapes import SHAPES
 from .smtplib_user import SmtplibUser
 
 
@@ -29,16 +29,30 @@ def add_options() -> None:
 def _declare(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("SMTP")
     add = group.add_argument
-    add("--shape", choices=list(SHAPES), default="closed", env_var="LOCUST_SMTP_SHAPE", help="Load shape.")
-    add("--rate", type=float, default=0.0, env_var="LOCUST_SMTP_RATE",
-        help="Messages a second with all users; 0: each as fast as the server answers.")
+    add("--shape", choices=list(PROFILES), default="closed", env_var="LOCUST_SMTP_SHAPE", help="Load shape.")
+    add(
+        "--rate",
+        type=float,
+        default=0.0,
+        env_var="LOCUST_SMTP_RATE",
+        help="Messages a second with all users; 0: each as fast as the server answers.",
+    )
     add("--sizes", default="mix", env_var="LOCUST_SMTP_SIZES", help="Octets of each message, or mix: a realistic one.")
     add("--message", env_var="LOCUST_SMTP_MESSAGE", help="A file: the message to send, instead of made up ones.")
     add("--recipients", default="mix", env_var="LOCUST_SMTP_RECIPIENTS", help="Recipients of each message, or mix.")
-    add("--refused-share", type=float, default=0.0, env_var="LOCUST_SMTP_REFUSED_SHARE",
-        help="Share of messages, 0 to 1, with one more recipient that is to get a 550.")
-    add("--refused-recipient", default=Mix.refused_recipient, env_var="LOCUST_SMTP_REFUSED_RECIPIENT",
-        help="That recipient.")
+    add(
+        "--refused-share",
+        type=float,
+        default=0.0,
+        env_var="LOCUST_SMTP_REFUSED_SHARE",
+        help="Share of messages, 0 to 1, with one more recipient that is to get a 550.",
+    )
+    add(
+        "--refused-recipient",
+        default=Mix.refused_recipient,
+        env_var="LOCUST_SMTP_REFUSED_RECIPIENT",
+        help="That recipient.",
+    )
     add("--messages-per-connection", type=int, default=10, env_var="LOCUST_SMTP_MESSAGES_PER_CONNECTION", help=" ")
     add("--connections", type=int, default=1, env_var="LOCUST_SMTP_CONNECTIONS", help="Of each RawSmtpUser.")
     add("--pipelining", action="store_true", env_var="LOCUST_SMTP_PIPELINING", help="RawSmtpUser pipelines.")

@@ -1,10 +1,11 @@
 """Rows of Locust's report: one for each step of the dialogue, and one for the message as a whole.
 
-Two ways to fill them. `EventRows` fires Locust's request event for each step: whoever listens sees every one. That costs
-about 7 us a step, 35 us a message, more than `RawSmtpUser` has to spend on all the rest. `BatchedRows` keeps the times
-of successful steps in lists, and adds them up in Locust's statistics twice a second. Nothing is sampled: counts, sums,
-minima, maxima and percentiles are those that events would have given. What differs: a step counts for the second in
-which the batch was added, at most half a second late, and listeners of the request event see failures only.
+Two ways to fill them. `EventRows` fires Locust's request event for each step: whoever listens sees every one. That
+costs about 7 us a step, 35 us a message, more than `RawSmtpUser` has to spend on all the rest. `BatchedRows` keeps
+the times of successful steps in lists, and adds them up in Locust's statistics twice a second. Nothing is sampled:
+counts, sums, minima, maxima and percentiles are those that events would have given. What differs: a step counts for
+the second in which the batch was added, at most half a second late, and listeners of the request event see failures
+only.
 """
 
 from __future__ import annotations
@@ -16,20 +17,7 @@ from typing import Final, Protocol
 from locust.env import Environment
 from locust.stats import RequestStats, StatsEntry, bucket_response_time
 
-# Names of the rows. Their method column says SMTP.
-CONNECT: Final = "connect"  # from the connection's begin to its 220
-EHLO: Final = "EHLO"
-STARTTLS: Final = "STARTTLS"  # the reply and the handshake
-AUTH: Final = "AUTH"
-MAIL: Final = "MAIL"
-RCPT: Final = "RCPT"
-RCPT_REFUSED: Final = "RCPT refused"  # a recipient that is to be refused, and was
-DATA: Final = "DATA"  # to the 354
-CONTENT: Final = "content"  # from the first octet behind the 354 to the reply that takes the message
-QUIT: Final = "QUIT"
-MESSAGE: Final = "message"  # from MAIL to the reply that takes the message
-ROWS: Final = (CONNECT, EHLO, STARTTLS, AUTH, MAIL, RCPT, RCPT_REFUSED, DATA, CONTENT, QUIT, MESSAGE)
-METHOD: Final = "SMTP"
+from .steps import METHOD, ROWS
 
 FLUSH_INTERVAL: Final = 0.5  # seconds
 
@@ -87,7 +75,9 @@ class BatchedRows:
         self._events = EventRows(environment)
         self._times: dict[str, list[float]] = {row: [] for row in ROWS}
         self._octets = dict.fromkeys(ROWS, 0)
-        self.seconds_of = {row: times.append for row, times in self._times.items()}  # Hot path: no call of ours per step
+        self.seconds_of = {
+            row: times.append for row, times in self._times.items()
+        }  # Hot path: no call of ours per step
 
     def took(self, row: str, seconds: float, octets: int = 0) -> None:
         self._times[row].append(seconds)

@@ -12,7 +12,7 @@ import gevent
 from locust import User, task
 from locust.env import Environment
 
-from . import rows as names
+from . import steps as names
 from .mix import Mix
 from .replies import SHOWN, UnexpectedReplyError
 from .rows import EventRows

@@ -1,7 +1,8 @@
-"""Builds the Dockerfile without a Docker engine and without an image registry: ``python -m tests.docker.image.build FOLDER``.
+"""Builds the Dockerfile without a Docker engine and without an image registry: ``python -m tests.docker.image.build
+FOLDER``.
 
-The base image comes from Debian's packages: debootstrap makes it, it gets Python and pip where the official image has them,
-and the official image's name. buildah then runs the Dockerfile as it is. Needs root.
+The base image comes from Debian's packages: debootstrap makes it, it gets Python and pip where the official image has
+them, and the official image's name. buildah then runs the Dockerfile as it is. Needs root.
 """
 
 from __future__ import annotations
@@ -40,8 +41,17 @@ class Buildah:
 
     def build(self, context: Path, tag: str, *arguments: str) -> None:
         """Build the Dockerfile of a folder; the bases must be there."""
-        self("bud", "--format=docker", "--isolation=chroot", "--network=host", "--pull-never", *arguments, "-t", tag,
-             str(context))
+        self(
+            "bud",
+            "--format=docker",
+            "--isolation=chroot",
+            "--network=host",
+            "--pull-never",
+            *arguments,
+            "-t",
+            tag,
+            str(context),
+        )
 
     def unpacked(self, tag: str) -> tuple[Path, dict[str, object]]:
         """The root file system of an image, and its configuration."""

@@ -25,7 +25,13 @@ from tests.server.waiting import until
 
 DOCKER = ROOT / "docker"
 PROXIED = (HERE, 2525)  # HAProxy, where compose.yaml publishes port 25
-SERVE = ("serve", "--listen", "0.0.0.0:2525 proxy_protocol proxy_networks=10.89.0.0/24", "--store", "maildir:/data/mail")
+SERVE = (
+    "serve",
+    "--listen",
+    "0.0.0.0:2525 proxy_protocol proxy_networks=10.89.0.0/24",
+    "--store",
+    "maildir:/data/mail",
+)
 ADMIN = ("FASTSMTP_ADMIN=0.0.0.0:8025",)
 
 
@@ -87,12 +93,12 @@ def servers_that_are_up() -> int:
         lines = get(f"http://{HERE}:8405/metrics").splitlines()
     except OSError:
         return 0
-    return sum(line.endswith(" 1") for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line)
+    return sum(
+        line.endswith(" 1") for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line
+    )
 
 
-def test_mail_through_haproxy_reaches_both_with_the_clients_address(
-    haproxy: Sequence[Container], volume: Path
-) -> None:
+def test_mail_through_haproxy_reaches_both_with_the_clients_address(haproxy: Sequence[Container], volume: Path) -> None:
     sent = [f"through-{number}" for number in range(20)]
     for identity in sent:
         send(PROXIED, identity, source=CLIENT)
@@ -131,7 +137,7 @@ def test_prometheus_finds_both_and_answers_what_the_dashboard_asks(
     with program(tmp_path / "prometheus.log", *prometheus):
         until(lambda: ask('sum(up{job="fastsmtp"})') == [2.0], "both are scraped", 60)
         until(lambda: ask('sum(fastsmtp_messages_total{outcome="accepted"})') == [4.0], "the messages are seen", 30)
-        assert ask('up{job="haproxy"}') == [1.0]
+        until(lambda: ask('up{job="haproxy"}') == [1.0], "HAProxy is scraped", 30)
         for query in queries_of_the_dashboard():
             ask(query.replace("$instance", ".*").replace("$__rate_interval", "1m"))
         assert ask("sum(fastsmtp_processes{state='ready'}) > 0") == [2.0]

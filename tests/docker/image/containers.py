@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,10 +130,16 @@ def _adapt(
     process["cwd"] = config["WorkingDir"]
     process["capabilities"] = {kind: [] for kind in process["capabilities"]}
     process["noNewPrivileges"] = True
-    process["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": 65536, "soft": 1024}]
+    hard = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # compose.yaml's, if this machine lets us
+    process["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": hard, "soft": 1024}]
     spec["root"] = {"path": str(image.root), "readonly": True}
     spec["mounts"] += [
-        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777", "size=256m"]},
+        {
+            "destination": "/tmp",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=1777", "size=256m"],
+        },
         *({"destination": to, "type": "bind", "source": str(at), "options": ["rbind", "rw"]} for at, to in mounts),
     ]
     for each in spec["linux"]["namespaces"]:
