@@ -111,8 +111,8 @@ def measure(handler: str, workers: int, threads: int, seconds: int, folder: Path
 
 def table(points: Iterable[Point]) -> str:
     """As Markdown."""
-    head = "| handler | workers | threads | messages/s | p50 ms | p99 ms | server's CPU ms a message
-    |\n|---|--:|--:|--:|--:|--:|--:|\n" return head + "".join(
+    head = "| handler | workers | threads | messages/s | p50 ms | p99 ms | server's CPU ms a message |\n"
+    return f"{head}|---|--:|--:|--:|--:|--:|--:|\n" + "".join(
         f"| {each.handler} | {each.workers} | {each.threads} | {each.per_second:.0f} | {each.p50_ms:.0f} "
         f"| {each.p99_ms:.0f} | {each.cpu_ms:.2f} |\n"
         for each in points

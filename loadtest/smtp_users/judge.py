@@ -7,10 +7,12 @@ import time
 from argparse import Namespace
 from typing import Final
 
+import gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from . import steps as names
 from .thresholds import Outcome, Thresholds
@@ -108,6 +110,9 @@ class _Judge:
         )
 
     def _judge(self, **_: object) -> None:
+        options = self._environment.parsed_options
+        if options is not None and options.csv_prefix:
+            gevent.sleep(CSV_STATS_INTERVAL_SEC + 0.5)  # its files are written once a second, and not at the very end
         outcome = self.outcome()
         _log.info("%s", outcome)
         missed = self._thresholds.missed_by(outcome)

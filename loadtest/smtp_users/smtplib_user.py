@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import smtplib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,9 +69,9 @@ class SmtplibUser(User):
 
     def _connect(self) -> None:
         target = self._target
-        client = self._new_client()
-        self._client, self._left = client, self.messages_per_connection
-        self._step(names.CONNECT, "connect", 220, lambda: client.connect(target.host, target.port))
+        self._step(names.CONNECT, "connect", 220, self._open)
+        client = self._client
+        assert client is not None
         self._step(names.EHLO, "EHLO", 250, client.ehlo)
         if target.starttls:
             self._step(names.STARTTLS, "STARTTLS", 220, lambda: client.starttls(context=self._tls_context))
@@ -78,11 +79,17 @@ class SmtplibUser(User):
         if target.user:
             self._step(names.AUTH, "AUTH", 235, lambda: client.login(target.user, target.password))
 
-    def _new_client(self) -> smtplib.SMTP:
-        name = "load.sender.example"
-        if self._target.implicit_tls:
-            return smtplib.SMTP_SSL(local_hostname=name, timeout=self.reply_timeout, context=self._tls_context)
-        return smtplib.SMTP(local_hostname=name, timeout=self.reply_timeout)
+    def _open(self) -> _Answer:
+        """smtplib connects as it is made, and raises what is no 220."""
+        target, name = self._target, "load.sender.example"
+        if target.implicit_tls:
+            self._client = smtplib.SMTP_SSL(
+                target.host, target.port, name, timeout=self.reply_timeout, context=self._tls_context
+            )
+        else:
+            self._client = smtplib.SMTP(target.host, target.port, name, timeout=self.reply_timeout)
+        self._left = self.messages_per_connection
+        return 220, b""
 
     def _send(self, transaction: Transaction) -> None:
         client = self._client
@@ -92,7 +99,7 @@ class SmtplibUser(User):
         with self._message(len(octets)):
             self._step(names.MAIL, "MAIL FROM", 250, lambda: client.mail(transaction.sender, options))
             for recipient in transaction.recipients:
-                self._step(names.RCPT, "RCPT TO", 250, lambda: client.rcpt(recipient))
+                self._step(names.RCPT, "RCPT TO", 250, functools.partial(client.rcpt, recipient))
             if transaction.refused:
                 code = self.mix.refused_code
                 self._step(names.RCPT_REFUSED, "RCPT TO", code, lambda: client.rcpt(transaction.refused))

@@ -56,7 +56,7 @@ class Target:
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """For all users of a process. Certificates are not checked: load goes to one's own server, often with a test one."""
+    """For all users of a process. Certificates are not checked: load goes to one's own server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

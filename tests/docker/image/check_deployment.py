@@ -1,4 +1,4 @@
-"""The services of docker/compose.yaml that Debian has, with the same configuration files, in front of real containers."""
+"""The services of docker/compose.yaml that Debian has, with the same configuration files, round real containers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def replicas(image: Image, names: Names, tmp_path: Path, volume: Path) -> Iterat
             wait_until_ready(container)
         names.addresses = {
             "mx": [f"{SUBNET}.11", f"{SUBNET}.12"],
-            **dict.fromkeys(("haproxy", "prometheus"), [HERE]),
+            "haproxy": [HERE],
         }
         yield found
 

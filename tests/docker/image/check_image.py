@@ -46,7 +46,7 @@ def test_what_the_image_is_without(image: Image) -> None:
     programs = {path.name for folder in folders for path in folder.iterdir()}
     assert "fastsmtp" in programs
     assert {name for name in programs if re.fullmatch(r"(gcc|cc|g\+\+|ld|as|make|pip[\d.]*|git|curl)", name)} == set()
-    assert [path for path in image.root.rglob("site-packages/pip")] == []
+    assert list(image.root.rglob("site-packages/pip")) == []
     assert not (image.root / "root/.cache").exists()
     assert not (image.root / "src").exists()
     assert not (image.root / "wheels").exists()

@@ -1,4 +1,4 @@
-"""Containers of an unpacked image, run by runc as a container engine would: read-only root, no capabilities, a CPU quota."""
+"""Containers of an unpacked image, run by runc as an engine would: read-only root, no capabilities, a CPU quota."""
 
 from __future__ import annotations
 
