@@ -42,6 +42,7 @@ class SmtplibUser(User):
         self._tls_context = tls_context()
         self._client: smtplib.SMTP | None = None
         self._left = 0  # messages for this connection
+        self._in_a_step = False  # a reply is awaited
 
     @task
     def send(self) -> None:
@@ -58,8 +59,10 @@ class SmtplibUser(User):
             gevent.sleep(RETRY_DELAY)
 
     def on_stop(self) -> None:
-        """Part in peace."""
-        if self._client is not None:
+        """Part in peace; but who is stopped in mid-dialogue, as Locust does when its time is up, hangs up."""
+        if self._in_a_step:
+            self._abandon()
+        elif self._client is not None:
             try:
                 self._quit()
             except (UnexpectedReplyError, OSError):
@@ -133,8 +136,10 @@ class SmtplibUser(User):
             UnexpectedReplyError: another reply came, or none.
         """
         began = perf_counter()
+        self._in_a_step = True
         try:
             code, text = ask()
+            self._in_a_step = False
             if code == expected:
                 self._rows.took(row, perf_counter() - began)
                 return
@@ -143,6 +148,7 @@ class SmtplibUser(User):
             failure = UnexpectedReplyError(command, expected, _shown(error.smtp_code, error.smtp_error))
         except OSError as error:  # smtplib's own errors are among them
             failure = UnexpectedReplyError(command, expected, str(error) or type(error).__name__)
+        self._in_a_step = False
         self._rows.failed(row, perf_counter() - began, failure)
         raise failure
 

@@ -32,10 +32,3 @@ def test_a_slow_server_fails_the_run(tmp_path: Path) -> None:
     code, output = local_run(tmp_path, "--app", "tests.loadtest.apps:Slow")
     assert code == 1, output
     assert re.search(r"threshold missed: p95 of messages: \d+ ms, at most 250", output)
-
-
-def test_raw_users_agree_with_the_server_too(tmp_path: Path) -> None:
-    limits = ("--max-p95-ms", "5000", "--max-p99-ms", "5000", "--max-generator-cpu", "1000")
-    code, output = local_run(tmp_path, "--user", "RawSmtp", "--rate", "0", "--shape", "closed", *limits)
-    assert code == 0, output
-    assert "% apart" in output
