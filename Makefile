@@ -19,8 +19,8 @@ FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl psql
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl postgresql
 
 # What `make image-test` needs besides: it builds and runs the container image, as root.
 IMAGE_PROGRAMS := buildah runc debootstrap ip haproxy prometheus pg_ctlcluster

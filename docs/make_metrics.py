@@ -6,6 +6,8 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from fastsmtp import queue
+from fastsmtp.queue import Statistics
 from fastsmtp.server.columns import FAMILIES, STAMP, State
 from fastsmtp.server.metrics import PREFIX, Metrics
 from fastsmtp.server.scoreboard import Scoreboard
@@ -53,9 +55,14 @@ Counters and histograms are sums over all workers since the server was started; 
 dies. Gauges are looked at once a second, and have a label `worker`, the number of the slot. A worker and a predecessor
 that still drains are one slot: its gauges are their sum; of lag, refusal and stress the larger one.
 
+Those of the queue are there if the store is one. They are counted every 5 seconds, less often where that takes long.
+
 | metric | type | labels | in `/status` | |
 |---|---|---|---|---|
 """
+
+
+_QUEUE = Statistics(dict.fromkeys(queue.State, 0), None)  # its metrics are there where the store is a queue
 
 
 def page() -> str:
@@ -64,12 +71,14 @@ def page() -> str:
     row = scoreboard.take(0)
     row.become(State.READY)
     row.cells[STAMP] = 1
-    return _HEAD + "".join(_row(metric) for metric in Metrics(scoreboard).collect())
+    return _HEAD + "".join(_row(metric) for metric in Metrics(scoreboard, lambda: _QUEUE).collect())
 
 
 def _row(metric: Metric) -> str:
     suffix = {"counter": "_total", "info": "_info"}.get(metric.type, "")
     in_status = {PREFIX + family.metric: f"`{family.name}`" for family in FAMILIES}.get(metric.name, "")
+    if metric.name.startswith(f"{PREFIX}queue_"):
+        in_status = "`queue`"
     kind = "gauge" if metric.type == "info" else metric.type
     return f"| `{metric.name}{suffix}` | {kind} | {_labels(metric)} | {in_status} | {metric.documentation} |\n"
 

@@ -106,7 +106,19 @@ def _user() -> click.Command:
     return user
 
 
-_ELSEWHERE = {"ctl": _ctl, "healthcheck": _healthcheck, "user": _user}
+def _consume() -> click.Command:
+    from fastsmtp.consume_commands import consume
+
+    return consume
+
+
+def _queue() -> click.Command:
+    from fastsmtp.queue_commands import queue
+
+    return queue
+
+
+_ELSEWHERE = {"consume": _consume, "ctl": _ctl, "healthcheck": _healthcheck, "queue": _queue, "user": _user}
 
 
 class _Commands(click.Group):

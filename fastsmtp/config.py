@@ -41,7 +41,15 @@ __all__ = ["SETTINGS", "Config", "ConfigError", "Listen", "Resolved", "Setting",
 _app = matching(r"[\w.]+:[\w.]+", "module:attribute, such as inbox:Inbox")
 # It goes into the banner: a domain or an address literal (RFC 5321 4.1.2).
 _hostname = matching(r"[\w.-]{1,255}|\[[\w.:]{1,253}\]", "a host name or an address literal in brackets")
-_store = matching(r"maildir:[^\0]+|discard:", "maildir:PATH or discard:")
+# What a store is written like; fastsmtp.store knows what is behind it.
+_STORES = {
+    "maildir:PATH": r"maildir:[^\0]+",
+    "queue:PATH": r"queue:[^\0]+",
+    "postgresql://DSN": r"postgres(?:ql)?://[^\0]+",
+    "discard:": "discard:",
+}
+_STORE_FORMS = ", ".join(_STORES)
+_store = matching("|".join(_STORES.values()), f"one of {_STORE_FORMS}")
 _directory = matching(r"[^\0]+", "a directory")
 _mode = matching("0?[0-7]{3}", "a mode in octal, such as 0600")
 _mechanisms = words("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER")
@@ -78,7 +86,7 @@ class Config:
     data_hook_timeout: float = seconds("Handler", 300, "Time for the data hook and the store; then 451 4.3.0.")
 
     store: str | None = setting(
-        "Storage", None, _store, "Where mail goes: maildir:PATH, discard:; without APP maildir:./mail.", metavar="STORE"
+        "Storage", None, _store, f"Where mail goes: {_STORE_FORMS}; without APP maildir:./mail.", metavar="STORE"
     )
     spool_dir: str | None = setting(
         "Storage", None, _directory, "Where large messages wait, unnamed.", metavar="DIR", unset="$TMPDIR or /tmp"

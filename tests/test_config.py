@@ -123,7 +123,7 @@ REFUSED: list[tuple[str, str, tuple[object, ...]]] = [
     ("bare_newline", "reject or normalize or keep", ("accept", "", None, True)),
     ("nul_in_data", "reject or keep", ("normalize",)),
     ("log_level", "debug or info or warning or error", ("trace", 10)),
-    ("store", "maildir:PATH or discard:", ("maildir:", "discard", "discard:x", "./mail", "")),
+    ("store", "one of maildir:PATH, ", ("maildir:", "discard", "discard:x", "./mail", "")),
     ("spool_dir", "a directory", ("", "a\0b", 5)),
     ("futurerelease", "to 999999999, also written 30s, 5m or 1h", (-1, 10**9, "1.5s", "500ms", 1.0, None, True)),
     ("proxy_v2_max_bytes", "from 216 to", (0, 215)),

@@ -20,6 +20,7 @@ from http import HTTPStatus
 from .columns import State
 from .http import HTTPServer, Request, Response, text
 from .metrics import Metrics
+from .queue_watch import QueueWatch
 from .scoreboard import Scoreboard
 from .status import Facts, status, why_not_ready
 
@@ -35,7 +36,8 @@ def run(listening: socket.socket, scoreboard: Scoreboard, facts: Facts) -> int:
 async def _main(listening: socket.socket, admin: Admin) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await HTTPServer(admin.answer).serve(listening, stopped)
+    async with admin.queue:
+        await HTTPServer(admin.answer).serve(listening, stopped)
 
 
 class Admin:
@@ -44,7 +46,8 @@ class Admin:
     def __init__(self, scoreboard: Scoreboard, facts: Facts) -> None:
         self._scoreboard = scoreboard
         self._facts = facts
-        self._metrics = Metrics(scoreboard)
+        self.queue = QueueWatch(facts.queue)
+        self._metrics = Metrics(scoreboard, lambda: self.queue.latest)
         self._told_to_stop = False
         self._paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
             "/metrics": ("GET", self._show_metrics),
@@ -91,7 +94,7 @@ class Admin:
         return text(HTTPStatus.SERVICE_UNAVAILABLE, reason) if reason else text(HTTPStatus.OK, "ready")
 
     def _show_status(self, request: Request) -> Response:
-        body = json.dumps(status(self._scoreboard, self._facts), indent=1).encode()
+        body = json.dumps(status(self._scoreboard, self._facts, self.queue.latest), indent=1).encode()
         return Response(HTTPStatus.OK, body + b"\n", "application/json")
 
     # -- control ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..config import Config, Listen
+from ..queue import is_queue
 from ..store import check_url
 from . import admin_child, logs, worker
 from . import application as applications
@@ -231,7 +232,9 @@ class Master:
             listener.keep(slot)
 
     def _fork_admin(self, listener: Listener) -> int:
-        facts = Facts(os.getpid(), tuple(map(str, self._listeners)), str(listener), self._config.admin_token)
+        store = self._config.store
+        queue = store if store and is_queue(store) else None
+        facts = Facts(os.getpid(), tuple(map(str, self._listeners)), str(listener), self._config.admin_token, queue)
         return self._fork("admin", None, lambda: admin_child.be_admin(listener, self._scoreboard, facts))
 
     def _spawn(self, slot: int, replaces: Child | None = None) -> None:

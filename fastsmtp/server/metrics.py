@@ -5,7 +5,8 @@ Counters and histograms are sums over all workers that ever were; gauges have a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 
@@ -20,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 
+from ..queue import Statistics
 from .columns import HISTOGRAMS, Family, Histogram, Kind, State
 from .scoreboard import Scoreboard, Slot, families
 
@@ -29,8 +31,9 @@ PREFIX = "fastsmtp_"
 class Metrics(Collector):
     """Reads the scoreboard each time somebody asks."""
 
-    def __init__(self, scoreboard: Scoreboard) -> None:
+    def __init__(self, scoreboard: Scoreboard, queue: Callable[[], Statistics | None]) -> None:
         self._scoreboard = scoreboard
+        self._queue = queue
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -57,6 +60,8 @@ class Metrics(Collector):
             yield _counter(family, totals)
         for histogram in HISTOGRAMS:
             yield _histogram(histogram, totals)
+        if (queue := self._queue()) is not None:
+            yield from _queued(queue)
 
     def _server_started(self) -> Metric:
         return GaugeMetricFamily(
@@ -87,6 +92,21 @@ def _processes(slots: Sequence[Slot]) -> Iterator[Metric]:
         for seconds in [each for each in ages if each is not None][:1]:
             age.add_metric([str(slot.number)], seconds)
     yield from (count, started, age)
+
+
+def _queued(queue: Statistics) -> Iterator[Metric]:
+    """What waits in the store, where it is a queue; it is looked at every few seconds."""
+    items = GaugeMetricFamily(f"{PREFIX}queue_items", "Items in the queue by state.", labels=["state"])
+    for state, count in queue.items.items():
+        items.add_metric([state.name.lower()], count)
+    age = 0.0 if queue.oldest is None else max(0.0, time.time() - queue.oldest)
+    yield items
+    yield GaugeMetricFamily(
+        f"{PREFIX}queue_oldest_age_seconds", "Since the oldest item was accepted that is neither held nor dead.", age
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}queue_unreachable_shards", "Databases of the queue that did not answer.", len(queue.unreachable)
+    )
 
 
 def _gauge(family: Family, slots: Sequence[Slot]) -> Metric:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from ..queue import Statistics
 from .children import how_it_ended
 from .columns import (
     HISTOGRAMS,
@@ -31,16 +32,18 @@ class Facts:
         listeners: addresses with their options.
         admin: where the admin process listens.
         token: what a request over TCP needs to control the server; None: it cannot.
+        queue: the URL of the store, where it is a queue.
     """
 
     pid: int
     listeners: tuple[str, ...]
     admin: str
     token: str | None
+    queue: str | None = None
 
 
-def status(scoreboard: Scoreboard, facts: Facts) -> dict[str, Any]:
-    """Everything, as JSON takes it."""
+def status(scoreboard: Scoreboard, facts: Facts, queue: Statistics | None = None) -> dict[str, Any]:
+    """Everything, as JSON takes it; with what is known of the queue, if the store is one."""
     server = scoreboard.server()
     return {
         "version": version("fastsmtp"),
@@ -53,6 +56,7 @@ def status(scoreboard: Scoreboard, facts: Facts) -> dict[str, Any]:
         "workers": [_worker(slot) for slot in scoreboard.slots()],
         "last_reload": _reload(server),
         "totals": counted(scoreboard.totals()),
+        "queue": None if queue is None else queue.as_json(time.time()),
     }
 
 

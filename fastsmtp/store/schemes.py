@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .discard import Discard
 from .maildir import Maildir
+from .queue import PostgreSQLQueue, SQLiteQueue
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -25,6 +26,9 @@ class _StoreClass(Protocol):
 
 _SCHEMES: dict[str, _StoreClass] = {
     "maildir": Maildir,
+    "queue": SQLiteQueue,
+    "postgresql": PostgreSQLQueue,
+    "postgres": PostgreSQLQueue,
     "discard": Discard,
 }
 
@@ -33,7 +37,7 @@ def open_store(url: str, slot: int) -> AbstractAsyncContextManager[Store]:
     """The store that a URL names; entering it opens it, leaving it waits for what is being written.
 
     Args:
-        url: ``maildir:PATH`` or ``discard:``.
+        url: ``maildir:PATH``, ``queue:PATH`` or ``discard:``.
         slot: the worker's slot, for stores that keep one file per worker.
 
     Raises:

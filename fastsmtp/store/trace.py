@@ -19,6 +19,15 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def trace_header(message: Message, now: float) -> bytes:
     """Return-Path and Received of a message, as final delivery puts them in front of its content.
 
+    Arguments and errors are those of `received`.
+    """
+    field = received(message, now)
+    return f"Return-Path: <{message.sender.address}>\r\n".encode(_charset(message)) + field
+
+
+def received(message: Message, now: float) -> bytes:
+    """The Received field of a message, which every server that takes it puts on top.
+
     The recipient is named only if there is exactly one: a second one may be a blind copy (RFC 5321 7.6).
 
     Args:
@@ -28,8 +37,8 @@ def trace_header(message: Message, now: float) -> bytes:
     Raises:
         ValueError: a value holds a control character, or is not ASCII in a transaction without SMTPUTF8.
     """
-    session, sender, recipients = message.session, message.sender, message.recipients
-    source = sender.address
+    session, recipients = message.session, message.recipients
+    source = message.sender.address
     origin = f"{session.client_name} {_tcp_info(session.peer)}"
     receiver = f"{session.server_name} with {session.protocol} id {message.id}"
     target = recipients[0].address if len(recipients) == 1 else ""
@@ -37,12 +46,12 @@ def trace_header(message: Message, now: float) -> bytes:
     clause = f"\r\n\tfor <{target}>" if target else ""
     if _CONTROL.search(f"{source}{origin}{receiver}{target}"):
         raise ValueError(f"message {message.id!r}: control character in a trace field")
-    header = (
-        f"Return-Path: <{source}>\r\n"
-        f"Received: from {origin}\r\n\tby {receiver}{clause};\r\n"
-        f"\t{_date(int(now))}\r\n"
-    )  # fmt: skip
-    return header.encode("utf-8" if sender.smtputf8 else "ascii")
+    field = f"Received: from {origin}\r\n\tby {receiver}{clause};\r\n\t{_date(int(now))}\r\n"
+    return field.encode(_charset(message))
+
+
+def _charset(message: Message) -> str:
+    return "utf-8" if message.sender.smtputf8 else "ascii"
 
 
 def _tcp_info(peer: Endpoint) -> str:

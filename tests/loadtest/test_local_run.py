@@ -9,7 +9,7 @@ from tests.loadtest.locusts import run_program
 
 
 def local_run(pages: Path, *arguments: str) -> tuple[int, str]:
-    short = ("--seconds", "4", "--users", "8", "--rate", "60", "--pages", str(pages))
+    short = ("--seconds", "4", "--users", "4", "--rate", "0", "--shape", "closed", "--pages", str(pages))
     return run_program("loadtest.local.run", *short, *arguments)
 
 

@@ -25,10 +25,15 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "users": {"protocol"},
     "user_commands": {"users"},
     "control_commands": {"config"},
-    "store": {"protocol", "handler"},
-    "server": {"protocol", "handler", "store", "config", "networks", "users"},
+    "queue": {"protocol"},
+    "store": {"protocol", "handler", "queue"},
+    "server": {"protocol", "handler", "queue", "store", "config", "networks", "users"},
     "serving": {"server", "config"},
-    "cli": {"server", "config", "user_commands", "control_commands"},
+    "supervision": {"server"},
+    "consumer": {"queue"},
+    "queue_commands": {"queue", "config"},
+    "consume_commands": {"queue", "queue_commands", "consumer", "server", "supervision"},
+    "cli": {"server", "config", "user_commands", "control_commands", "queue_commands", "consume_commands"},
     "__main__": {"cli"},
     "__init__": {"protocol", "handler", "serving"},
 }
@@ -64,9 +69,20 @@ def test_the_protocol_is_pure(path: Path) -> None:
 
 
 def test_the_order_has_no_circle() -> None:
-    order = ["protocol", "networks", "settings", "listen", "config", "handler", "users", "user_commands", "store"]
+    order = [
+        "protocol",
+        "networks",
+        "settings",
+        "listen",
+        "config",
+        "handler",
+        "users",
+        "user_commands",
+        "queue",
+        "store",
+    ]
     order += ["control_commands"]
-    order += ["server", "serving", "cli", "__main__"]
+    order += ["server", "serving", "supervision", "consumer", "queue_commands", "consume_commands", "cli", "__main__"]
     for position, part in enumerate(order):
         assert MAY_IMPORT[part] <= set(order[:position])
 

@@ -24,7 +24,7 @@ def test_check_url_accepts(url: str) -> None:
 @pytest.mark.parametrize("url", ["", "mail", "/var/mail", "mbox:/var/mail", "maildir"])
 def test_unknown_scheme_names_those_allowed(url: str) -> None:
     for function in (check_url, describe, lambda url: open_store(url, 0)):
-        with pytest.raises(ValueError, match="maildir:, discard:"):
+        with pytest.raises(ValueError, match=r"maildir:, .*discard:"):
             function(url)
 
 

@@ -1,0 +1,1 @@
+"""Runs a user's function over queued mail: what ``fastsmtp consume`` does in each of its processes."""

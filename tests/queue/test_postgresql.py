@@ -1,0 +1,252 @@
+"""What is special about a queue in PostgreSQL: outages, several databases, many nodes, tables that do not grow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fastsmtp.protocol.replies import TEMPORARY_FAILURE
+from fastsmtp.queue import Queue, check_url, describe, postgresql_link, postgresql_put
+from loadtest.durability.postgresql import PostgreSQL, find_programs, running
+from tests.queue.mails import counts, drain, mail, run, take
+
+
+@pytest.fixture(scope="module")
+def spare(postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
+    """A second server."""
+    programs = find_programs()
+    assert programs
+    with running(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def own(spare: PostgreSQL) -> PostgreSQL:
+    """A server that the test may stop; it runs, and is empty."""
+    spare.stop()
+    spare.start()
+    spare.sql("DROP SCHEMA IF EXISTS fastsmtp CASCADE")
+    return spare
+
+
+def test_database_away_is_451_at_once_and_comes_back(own: PostgreSQL) -> None:
+    async def main() -> None:
+        async with Queue.open(own.url, slot=0) as queue:
+            await queue.put([mail("before")])
+            await asyncio.to_thread(own.kill)
+            for number in range(5):
+                began = time.monotonic()
+                (error,) = await queue.put_each([mail(f"away{number}")])
+                assert error is not None
+                assert error.reply == TEMPORARY_FAILURE
+                assert time.monotonic() - began < 1.0
+            await asyncio.to_thread(own.start)
+            while (await queue.put_each([mail("after")]))[0] is not None:  # noqa: ASYNC110  # the back-off ends
+                await asyncio.sleep(0.05)
+            assert sorted(item.message_id for item in await drain(queue)) == ["after", "before"]
+
+    run(main())
+
+
+def test_a_server_that_is_away_at_the_start(own: PostgreSQL, caplog: pytest.LogCaptureFixture) -> None:
+    own.stop()
+
+    async def main() -> None:
+        async with Queue.open(own.url, slot=0) as queue:
+            assert "Connect call failed" in caplog.text
+            assert (await queue.put_each([mail("ID1")]))[0] is not None
+            assert (await queue.stats()).unreachable
+            waiting = asyncio.ensure_future(take(queue, 1))
+            await asyncio.to_thread(own.start)
+            while (await queue.put_each([mail("ID2")]))[0] is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            (item,) = await waiting
+            await item.ack()
+
+    run(main())
+
+
+def test_slow_is_451_too(new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    url = new_database()
+    monkeypatch.setattr(postgresql_link, "_STATEMENT_TIMEOUT", 3.0)
+
+    async def main() -> None:
+        async with Queue.open(url) as queue, Queue.open(url) as other:
+            await queue.put([mail("warm")])
+            (shard,) = await other._backend.shards()
+            locked, done = asyncio.Event(), asyncio.Event()
+
+            async def lock(connection: postgresql_link.Connection) -> None:
+                async with connection.transaction():
+                    await connection.execute("LOCK TABLE fastsmtp.items")
+                    locked.set()
+                    await done.wait()
+
+            locking = asyncio.ensure_future(shard.outward.do(lock))  # type: ignore[attr-defined]
+            await locked.wait()
+            (error,) = await queue.put_each([mail("slow")])
+            assert error is not None
+            assert error.reply == TEMPORARY_FAILURE
+            done.set()
+            await locking
+            await queue.put([mail("after")])
+            assert sorted(item.message_id for item in await drain(queue)) == ["after", "warm"]
+
+    run(main())
+
+
+def test_the_next_database_takes_over(own: PostgreSQL, new_database: Callable[[], str]) -> None:
+    url = f"{own.url},{new_database()}"
+
+    async def main() -> None:
+        async with Queue.open(url, slot=0) as queue, Queue.open(url) as consumer:
+            await queue.put([mail("first")])
+            await asyncio.to_thread(own.stop)
+            await queue.put([mail("second")])
+            (item,) = await take(consumer, 1)
+            assert item.message_id == "second"
+            await item.ack()
+            await asyncio.to_thread(own.start)
+            (item,) = await take(consumer, 1)
+            assert item.message_id == "first"
+            await item.ack()
+            assert await counts(queue) == {}
+
+    run(main())
+
+
+def test_many_nodes_make_the_tables_at_once(new_database: Callable[[], str]) -> None:
+    url = new_database()
+
+    async def node(number: int) -> str:
+        async with Queue.open(url) as queue:
+            await queue.put([mail(f"ID{number}")])
+            (shard,) = await queue._backend.shards()
+            return shard.name
+
+    async def main() -> None:
+        names = await asyncio.gather(*map(node, range(10)))
+        assert len(set(names)) == 1
+        async with Queue.open(url) as queue:
+            assert len(await drain(queue)) == 10
+
+    run(main())
+
+
+def test_tables_of_a_newer_version_are_left_alone(new_database: Callable[[], str], postgresql: PostgreSQL) -> None:
+    url = new_database()
+    database = url.rpartition("/")[2]
+
+    async def put() -> str:
+        async with Queue.open(url) as queue:
+            (error,) = await queue.put_each([mail("ID1")])
+            return str(error)
+
+    assert run(put()) == "None"
+    postgresql.sql("UPDATE fastsmtp.shard SET version = 99", database)
+    assert "newer fastsmtp" in run(put())
+
+
+def test_a_commit_that_is_not_durable_is_made_so(new_database: Callable[[], str], postgresql: PostgreSQL) -> None:
+    url = new_database()
+    postgresql.sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = off")
+
+    async def main() -> str:
+        async with Queue.open(url) as queue:
+            await queue.put([mail("ID1")])
+            (shard,) = await queue._backend.shards()
+            setting: str = await shard.inward.do(  # type: ignore[attr-defined]
+                lambda connection: connection.fetchval("SHOW synchronous_commit")
+            )
+            return setting
+
+    assert run(main()) == "on"
+
+
+def test_a_server_without_fsync_is_refused(own: PostgreSQL) -> None:
+    own.stop()
+    own.start("fsync=off")
+
+    async def main() -> str:
+        async with Queue.open(own.url) as queue:
+            (error,) = await queue.put_each([mail("ID1")])
+            return str(error)
+
+    assert "fsync is off" in run(main())
+
+
+def test_large_batches_are_several_statements(new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastsmtp.queue.postgresql_shard.MAX_STATEMENT", 100_000)
+    assert postgresql_put.MAX_STATEMENT > 100_000
+
+    async def main() -> None:
+        async with Queue.open(new_database()) as queue:
+            await queue.put([mail(f"ID{number}", content=b"x" * 40_000) for number in range(10)])
+            assert len(await drain(queue)) == 10
+
+    run(main())
+
+
+def test_a_text_that_postgresql_cannot_hold_is_refused_alone(new_database: Callable[[], str]) -> None:
+    async def main() -> None:
+        async with Queue.open(new_database()) as queue:
+            errors = await queue.put_each([mail("ID1"), mail("ID\0"), mail("ID3", "a@b.example", "c@d.example")])
+            assert [error is None for error in errors] == [True, False, True]
+            assert sorted(item.message_id for item in await drain(queue)) == ["ID1", "ID3", "ID3"]
+
+    run(main())
+
+
+def test_tables_do_not_grow_with_what_has_passed(new_database: Callable[[], str], postgresql: PostgreSQL) -> None:
+    """What passes leaves room for what comes: plain VACUUM, as autovacuum does it, is all that it takes."""
+    url = new_database()
+    database = url.rpartition("/")[2]
+    sizes: list[int] = []
+    query = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE relname IN ('items', 'messages')"
+
+    async def main() -> None:
+        async with Queue.open(url) as queue:
+            for _ in range(8):
+                await queue.put([mail("ID", f"x@d{each % 10}.example", content=b"x" * 3000) for each in range(300)])
+                await drain(queue)
+                await asyncio.to_thread(postgresql.sql, "VACUUM fastsmtp.items", database)
+                await asyncio.to_thread(postgresql.sql, "VACUUM fastsmtp.messages", database)
+                sizes.append(int(await asyncio.to_thread(postgresql.sql, query, database)))
+
+    run(main())
+    assert max(sizes[2:]) < 2 * sizes[0], sizes
+
+
+def test_autovacuum_looks_at_the_tables_soon(new_database: Callable[[], str], postgresql: PostgreSQL) -> None:
+    url = new_database()
+
+    async def main() -> None:
+        async with Queue.open(url) as queue:
+            await queue.put([mail("ID1")])
+
+    run(main())
+    query = "SELECT array_to_string(reloptions, ' ') FROM pg_class WHERE relname = 'items'"
+    options = postgresql.sql(query, url.rpartition("/")[2])
+    assert "autovacuum_vacuum_scale_factor=0.01" in options
+    assert "fillfactor=70" in options
+
+
+def test_urls(caplog: pytest.LogCaptureFixture) -> None:
+    check_url("postgresql://user:secret@db.example/mail,postgres://db2.example:5433/mail")
+    for bad in ("postgresql:", "postgresql:mail", "postgresql://host", "postgresql://a/b,postgresql://c"):
+        with pytest.raises(ValueError, match="postgresql://USER@HOST/DATABASE"):
+            check_url(bad)
+    text = describe("postgresql://user:secret@db.example/mail,postgresql://db2.example/mail")
+    assert text == "queue in PostgreSQL db.example/mail, PostgreSQL db2.example/mail"
+
+    async def main() -> None:
+        async with Queue.open("postgresql://user:secret@127.0.0.1:1/mail") as queue:
+            assert (await queue.put_each([mail("ID1")]))[0] is not None
+
+    with caplog.at_level(logging.DEBUG):
+        run(main())
+    assert "secret" not in caplog.text
