@@ -19,8 +19,8 @@ FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl psql
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl postgresql
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl promtool psql
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl postgresql prometheus
 
 # What `make image-test` needs besides: it builds and runs the container image, as root.
 IMAGE_PROGRAMS := buildah runc debootstrap ip haproxy prometheus pg_ctlcluster
@@ -36,7 +36,7 @@ help: ## list the targets
 run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="..."
 	exec $(BIN)/fastsmtp serve $(ARGS)
 
-test: $(VENV)/.installed-dev ## run the tests; pytest's arguments in ARGS="..."
+test: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## run the tests; pytest's arguments in ARGS="..."
 	$(BIN)/python -m pytest $(ARGS)
 
 # Inputs that reach more than the committed ones gather in build/fuzz, and so does one that fails.
@@ -57,10 +57,10 @@ scaling: $(VENV)-loadtest/.installed ## measure handlers that burn CPU over work
 	$(VENV)-loadtest/bin/python -m loadtest.scaling $(ARGS)
 
 # In a network namespace of its own, so that the addresses of docker/compose.yaml are free and nothing gets out.
-image-test: $(VENV)-loadtest/.installed ## build the container image without Docker, and test it; as root
+image-test: $(VENV)/.installed-dev ## build the container image without Docker, and test it; as root
 	$(MAKE) system-deps SYSTEM_PROGRAMS="$(IMAGE_PROGRAMS)" SYSTEM_PACKAGES="$(IMAGE_PACKAGES)"
-	$(VENV)-loadtest/bin/python -m tests.docker.image.build build/image
-	FASTSMTP_IMAGE_TEST=$(CURDIR)/build/image unshare --net $(VENV)-loadtest/bin/python -m pytest \
+	$(BIN)/python -m tests.docker.image.build build/image
+	FASTSMTP_IMAGE_TEST=$(CURDIR)/build/image unshare --net $(BIN)/python -m pytest \
 		tests/docker/image/check_image.py tests/docker/image/check_deployment.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, formatting and types
@@ -111,7 +111,7 @@ system-deps: ## install the programs that the tests use, from Debian
 	else echo "neither root nor sudo: as root, run 'make system-deps'" >&2; exit 1; fi
 
 clean: ## remove what the other targets made, but not mail
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz $(VENV)-loadtest build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import urllib.error
@@ -13,26 +15,34 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.docker.image.build import ROOT
 from tests.docker.image.check_image import GRACE, wait_until_ready
 from tests.docker.image.containers import Container, Image, running
 from tests.docker.image.names import RESOLVER, Names
 from tests.docker.image.network import CLIENT, HERE, SUBNET, namespace
-from tests.docker.image.senders import Senders, send, stored
+from tests.docker.image.senders import Senders, send
 from tests.docker.queries import queries_of_the_dashboard
 from tests.server.waiting import until
 
 DOCKER = ROOT / "docker"
 PROXIED = (HERE, 2525)  # HAProxy, where compose.yaml publishes port 25
-SERVE = (
-    "serve",
-    "--listen",
-    "0.0.0.0:2525 proxy_protocol proxy_networks=10.89.0.0/24",
-    "--store",
-    "maildir:/data/mail",
-)
-ADMIN = ("FASTSMTP_ADMIN=0.0.0.0:8025",)
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+NAMES = {"haproxy": [HERE], "postgres": [HERE]}
+
+
+def expanded(text: str) -> str:
+    """A value of compose.yaml, its variables at their defaults."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def command_of(service: str) -> list[str]:
+    return [expanded(word) for word in COMPOSE[service]["command"]]
+
+
+def environment_of(service: str) -> list[str]:
+    return [f"{name}={expanded(value)}" for name, value in COMPOSE[service].get("environment", {}).items()]
 
 
 @contextmanager
@@ -52,25 +62,76 @@ def program(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def replicas(image: Image, names: Names, tmp_path: Path, volume: Path) -> Iterator[Sequence[Container]]:
-    """The two containers of the service mx, which share a volume here."""
+def postgresql(bridge: None, tmp_path: Path) -> Iterator[None]:
+    """PostgreSQL with the configuration of docker/, and what its image makes at the first start."""
+    data = tmp_path / "postgresql"
+    data.mkdir()
+    shutil.chown(data, "postgres", "postgres")
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)  # pytest's own folders are for one user
+    (binaries,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
+    password = expanded(COMPOSE["postgres"]["environment"]["POSTGRES_PASSWORD"])
+    (tmp_path / "password").write_text(password)
+    initdb = (f"--pgdata={data}", "--username=fastsmtp", f"--pwfile={tmp_path}/password", "--auth=scram-sha-256")
+    subprocess.run(["runuser", "-u", "postgres", "--", str(binaries / "initdb"), *initdb], check=True)
+    with open(data / "pg_hba.conf", "a") as rules:
+        rules.write("host all all all scram-sha-256\n")
+    options = {
+        "config_file": DOCKER / "postgresql/postgresql.conf",
+        "data_directory": data,
+        "hba_file": data / "pg_hba.conf",
+        "ident_file": data / "pg_ident.conf",
+        "unix_socket_directories": data,
+    }
+    start = ("runuser", "-u", "postgres", "--", str(binaries / "postgres"))
+    arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    client = {"PGHOST": HERE, "PGUSER": "fastsmtp", "PGPASSWORD": password}
+    with program(tmp_path / "postgresql.log", *start, *arguments):
+        ready = [str(binaries / "pg_isready"), "--quiet"]
+        until(lambda: subprocess.run(ready, env=client, check=False).returncode == 0, "PostgreSQL is ready", 30)
+        create = [str(binaries / "createdb"), "fastsmtp"]
+        subprocess.run(create, env=client, check=True)
+        yield
+
+
+@pytest.fixture
+def replicas(image: Image, names: Names, postgresql: None, tmp_path: Path) -> Iterator[Sequence[Container]]:
+    """The two containers of the service mx."""
+    names.addresses = {**NAMES, "mx": [f"{SUBNET}.11", f"{SUBNET}.12"]}
     with ExitStack() as stack:
-        found = []
-        for number in (11, 12):
-            network = stack.enter_context(namespace(f"fastsmtp-image-test-{number}", f"{SUBNET}.{number}"))
-            mounts = [(volume, "/data")]
-            found.append(
-                stack.enter_context(
-                    running(image, f"mx-{number}", tmp_path, network, *SERVE, environment=ADMIN, mounts=mounts)
-                )
-            )
+        found = [stack.enter_context(service("mx", number, image, tmp_path)) for number in (11, 12)]
         for container in found:
             wait_until_ready(container)
-        names.addresses = {
-            "mx": [f"{SUBNET}.11", f"{SUBNET}.12"],
-            "haproxy": [HERE],
-        }
         yield found
+
+
+@contextmanager
+def service(name: str, number: int, image: Image, folder: Path) -> Iterator[Container]:
+    """A container of a service of compose.yaml, at an address of the network."""
+    hosts, resolver = folder / "hosts", folder / "resolv.conf"
+    hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{at} {host}\n" for host, (at,) in NAMES.items()))
+    resolver.write_text(f"nameserver {RESOLVER}\n")
+    mounts = [(hosts, "/etc/hosts"), *((DOCKER / at, to) for at, to in files_of(name))]
+    with (
+        namespace(f"fastsmtp-image-test-{number}", f"{SUBNET}.{number}") as network,
+        running(
+            image,
+            f"{name}-{number}",
+            folder,
+            network,
+            *command_of(name),
+            environment=environment_of(name),
+            mounts=mounts,
+        ) as container,
+    ):
+        yield container
+
+
+def files_of(service: str) -> list[tuple[str, str]]:
+    """What compose.yaml mounts: files of docker/, and where they are to be seen."""
+    split = (each.split(":") for each in COMPOSE[service].get("volumes", []))
+    return [(parts[0], parts[1]) for parts in split]
 
 
 @pytest.fixture
@@ -98,18 +159,29 @@ def servers_that_are_up() -> int:
     )
 
 
-def test_mail_through_haproxy_reaches_both_with_the_clients_address(haproxy: Sequence[Container], volume: Path) -> None:
+def test_mail_goes_all_the_way(haproxy: Sequence[Container], image: Image, tmp_path: Path) -> None:
+    """Client, HAProxy, one of two servers, PostgreSQL, consumer; with the client's own address in the logs."""
     sent = [f"through-{number}" for number in range(20)]
     for identity in sent:
         send(PROXIED, identity, source=CLIENT)
-    assert stored(volume / "mail") == set(sent)
     for container in haproxy:
         lines = [line for line in container.log.splitlines() if "sender.example" in line]
         assert lines
         assert all(CLIENT in line for line in lines)  # from the PROXY header; HAProxy's own address is another one
+    with service("consumer", 13, image, tmp_path) as consumer:
+        until(lambda: consumed(consumer) >= set(sent), "all are consumed", 40)
+        consumer.signal("TERM")
+        assert consumer.process.wait(GRACE) == 0
 
 
-def test_a_replica_that_stops_under_load_costs_no_message(haproxy: Sequence[Container], volume: Path) -> None:
+def consumed(consumer: Container) -> set[str]:
+    """The subjects in the consumer's log."""
+    return set(re.findall(r"octets: (\S+)$", consumer.log, re.MULTILINE))
+
+
+def test_a_replica_that_stops_under_load_costs_no_message(
+    haproxy: Sequence[Container], image: Image, tmp_path: Path
+) -> None:
     senders = Senders(PROXIED, 6)
     with senders.sending():
         until(lambda: len(senders.acknowledged) >= 60, "60 messages", 60)
@@ -117,14 +189,14 @@ def test_a_replica_that_stops_under_load_costs_no_message(haproxy: Sequence[Cont
         assert haproxy[0].process.wait(GRACE) == 0
         before = len(senders.acknowledged)
         until(lambda: len(senders.acknowledged) >= before + 60, "60 more, by the other one", 60)
-    assert set(senders.acknowledged) <= stored(volume / "mail")
+    with service("consumer", 13, image, tmp_path) as consumer:
+        until(lambda: consumed(consumer) >= set(senders.acknowledged), "all are consumed", 60)
 
 
 def test_prometheus_finds_both_and_answers_what_the_dashboard_asks(
     haproxy: Sequence[Container], tmp_path: Path
 ) -> None:
     resolv = tmp_path / "resolv.conf"
-    resolv.write_text(f"nameserver {RESOLVER}\n")
     # Its configuration is taken as it is, from where it is: rules.yml is beside it.
     script = f'mount --bind {resolv} "$(realpath /etc/resolv.conf)" && exec "$@"'
     prometheus = (

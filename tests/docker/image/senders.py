@@ -22,7 +22,7 @@ def send(address: tuple[str, int], identity: str, octets: int = 2000, source: st
 
 
 def message(identity: str, octets: int) -> bytes:
-    head = f"Message-ID: <{identity}@sender.example>\r\nSubject: test\r\n\r\n".encode()
+    head = f"Message-ID: <{identity}@sender.example>\r\nSubject: {identity}\r\n\r\n".encode()
     return head + (b"x" * 78 + b"\r\n") * (octets // 80)
 
 
