@@ -10,6 +10,9 @@ PIP_INSTALL := $(BIN)/python -m pip --no-input --disable-pip-version-check -qq i
 SOURCES := $(wildcard fastsmtp tests examples loadtest docs)
 # Python without .py in its name, which ruff and mypy do not find by themselves.
 SCRIPTS := tests/conformance/serve
+# What imports Locust is checked against the environment that has it, and left out where it is not.
+LOADTEST_SOURCES := loadtest/locustfile.py loadtest/scaling.py loadtest/cpu_handlers.py loadtest/smtp_users loadtest/local
+LOADTEST_ONLY := ^loadtest/((locustfile|scaling|cpu_handlers)\.py|(smtp_users|local)/)
 # Plays the conformance cases; it is kept outside this repository.
 CASES ?= ../shared/conformance/run_cases.py
 COMPILE_LOCK := $(VENV)-lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
@@ -63,10 +66,11 @@ image-test: $(VENV)/.installed-dev ## build the container image without Docker, 
 	FASTSMTP_IMAGE_TEST=$(CURDIR)/build/image unshare --net $(BIN)/python -m pytest \
 		tests/docker/image/check_image.py tests/docker/image/check_deployment.py $(ARGS)
 
-lint: $(VENV)/.installed-dev ## check style, formatting and types
+lint: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## check style, formatting and types
 	$(BIN)/ruff check . $(SCRIPTS)
 	$(BIN)/ruff format --check . $(SCRIPTS)
-	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS)
+	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS) --exclude '$(LOADTEST_ONLY)'
+	$(BIN)/mypy --strict --python-executable $(VENV)-loadtest/bin/python $(LOADTEST_SOURCES)
 
 format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only . $(SCRIPTS)

@@ -105,8 +105,8 @@ def measure(handler: str, workers: int, threads: int, seconds: int, folder: Path
     with open(folder / "figures_stats.csv", newline="") as file:
         (row,) = [row for row in csv.DictReader(file) if row["Name"] == "message"]
     cpu = (after.cpu_seconds - before.cpu_seconds) / int(row["Request Count"])
-    figures = (float(row[name]) for name in ("Requests/s", "50%", "99%"))
-    return Point(handler, workers, threads, *figures, cpu * 1000)
+    per_second, p50_ms, p99_ms = (float(row[name]) for name in ("Requests/s", "50%", "99%"))
+    return Point(handler, workers, threads, per_second, p50_ms, p99_ms, cpu * 1000)
 
 
 def table(points: Iterable[Point]) -> str:

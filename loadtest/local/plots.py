@@ -57,7 +57,7 @@ def write_page(path: Path, history: Path, samples: Sequence[Sample]) -> None:
 
 def drawing(seen: Sequence[Seen], samples: Sequence[Sample]) -> str:
     """The plots as SVG."""
-    start = min([each.at for each in (*seen, *samples)], default=0.0)
+    start = min([*(each.at for each in seen), *(each.at for each in samples)], default=0.0)
     figure = Figure(figsize=(11, 14), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(6, 1, sharex=True)
     throughput, latency, lag, queue, cpu, refused = panels

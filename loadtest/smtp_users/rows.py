@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from locust.env import Environment
@@ -40,7 +41,7 @@ class EventRows:
     """
 
     def __init__(self, environment: Environment) -> None:
-        self._fire = environment.events.request.fire
+        self._fire: Callable[..., None] = environment.events.request.fire
 
     def took(self, row: str, seconds: float, octets: int = 0) -> None:
         self._fire(
@@ -103,7 +104,7 @@ def _add(stats: RequestStats, row: str, seconds: list[float], octets: int) -> No
     batch.num_requests = len(times)
     batch.num_reqs_per_sec[int(now)] = len(times)
     batch.last_request_timestamp = now
-    batch.total_response_time = sum(times)  # type: ignore[assignment]  # Locust says int, and adds floats itself
+    batch.total_response_time = sum(times)  # type: ignore[arg-type]  # Locust says int, and adds floats itself
     batch.min_response_time = min(times)  # type: ignore[assignment]
     batch.max_response_time = max(times)  # type: ignore[assignment]
     batch.response_times.update(Counter(map(bucket_response_time, times)))

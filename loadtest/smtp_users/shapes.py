@@ -17,7 +17,8 @@ class ChosenShape(LoadTestShape):
         assert self.runner is not None
         options = self.runner.environment.parsed_options
         assert options is not None
-        at = self.get_run_time() / options.run_time if options.run_time else 0.0
+        elapsed = float(self.get_run_time())  # type: ignore[no-untyped-call]  # Locust's own
+        at = elapsed / options.run_time if options.run_time else 0.0
         if at >= 1:
             return None
         users = max(1, round(PROFILES[options.shape](at) * (options.num_users or 1)))
