@@ -12,4 +12,5 @@ from fastsmtp.queue import Item
 def receive(item: Item) -> None:
     """In a thread of the consumer: may block."""
     header = BytesHeaderParser().parsebytes(bytes(item.content))
-    print(f"{item.sender.address}, {len(item.content)} octets: {header['subject']}", flush=True)
+    line = f"{item.sender.address}, {len(item.content)} octets: {header['subject']}\n"
+    print(line, end="", flush=True)  # in one piece: other threads print, too

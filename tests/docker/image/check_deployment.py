@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -62,18 +63,18 @@ def program(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def postgresql(bridge: None, tmp_path: Path) -> Iterator[None]:
+def postgresql(bridge: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[None]:
     """PostgreSQL with the configuration of docker/, and what its image makes at the first start."""
-    data = tmp_path / "postgresql"
+    folder = Path(tempfile.mkdtemp(prefix="fastsmtp-image-test-"))  # pytest's own folders are for one user
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    data = folder / "data"
     data.mkdir()
-    shutil.chown(data, "postgres", "postgres")
-    tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)  # pytest's own folders are for one user
+    for each in (folder, data):
+        shutil.chown(each, "postgres", "postgres")
     (binaries,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
     password = expanded(COMPOSE["postgres"]["environment"]["POSTGRES_PASSWORD"])
-    (tmp_path / "password").write_text(password)
-    initdb = (f"--pgdata={data}", "--username=fastsmtp", f"--pwfile={tmp_path}/password", "--auth=scram-sha-256")
+    (folder / "password").write_text(password)
+    initdb = (f"--pgdata={data}", "--username=fastsmtp", f"--pwfile={folder}/password", "--auth=scram-sha-256")
     subprocess.run(["runuser", "-u", "postgres", "--", str(binaries / "initdb"), *initdb], check=True)
     with open(data / "pg_hba.conf", "a") as rules:
         rules.write("host all all all scram-sha-256\n")
