@@ -21,7 +21,6 @@ LABEL org.opencontainers.image.title="fastsmtp" \
       org.opencontainers.image.created="$CREATED"
 # Nothing is installed in a container that runs: pip goes. A new named volume takes its owner and mode from /data.
 RUN pip uninstall --yes --quiet --root-user-action ignore pip \
-    && rm -rf /root/.cache \
     && install -d -o 10001 -g 10001 -m 0750 /data \
     && install -d /app
 # Same base as the build stage: the environment's interpreter is at the same path in both.

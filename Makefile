@@ -20,18 +20,20 @@ COMPILE_LOCK := $(VENV)-lock/bin/uv pip compile pyproject.toml --universal --pyt
 # What is fuzzed, and for how long each.
 FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
+DURABILITY_SECONDS ?= 120
 # What the tests drive the server with, and the Debian packages that bring it.
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
-SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl promtool psql
-SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl postgresql prometheus
+SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl pg_createcluster cc ip promtool
+SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl postgresql gcc libc6-dev iproute2 \
+	prometheus
 
 # What `make image-test` needs besides: it builds and runs the container image, as root.
-IMAGE_PROGRAMS := buildah runc debootstrap ip haproxy prometheus pg_ctlcluster
+IMAGE_PROGRAMS := buildah runc debootstrap ip haproxy prometheus pg_createcluster
 IMAGE_PACKAGES := buildah runc debootstrap iproute2 haproxy prometheus postgresql
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test loadtest scaling image-test fuzz conformance lint format settings metrics lock system-deps clean
+.PHONY: help run test loadtest scaling image-test fuzz durability conformance lint format settings metrics lock system-deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +55,7 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
 
+<<<<<<< HEAD
 loadtest: $(VENV)-loadtest/.installed ## load a server here with Locust for a minute; see loadtest/*.html
 	$(VENV)-loadtest/bin/python -m loadtest.local.run $(ARGS)
 
@@ -67,6 +70,17 @@ image-test: $(VENV)/.installed-dev ## build the container image without Docker, 
 		tests/docker/image/check_image.py tests/docker/image/check_deployment.py $(ARGS)
 
 lint: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## check style, formatting and types
+=======
+# Kills, power cuts and lost machines, for longer than the tests do; prints the counts of each.
+durability: $(VENV)/.installed-dev ## prove that nothing accepted is lost, for DURABILITY_SECONDS=120 each
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) queue
+	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) postgresql
+	$(BIN)/python -m loadtest.durability.powercut queue
+	$(BIN)/python -m loadtest.durability.powercut maildir
+	$(BIN)/python -m loadtest.durability.machines
+
+lint: $(VENV)/.installed-dev ## check style, formatting and types
+>>>>>>> wip-queue
 	$(BIN)/ruff check . $(SCRIPTS)
 	$(BIN)/ruff format --check . $(SCRIPTS)
 	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS) --exclude '$(LOADTEST_ONLY)'

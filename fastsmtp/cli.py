@@ -21,6 +21,9 @@ _NEIGHBOUR = re.compile(
 )
 
 
+# In the URL of a store.
+_PASSWORD = re.compile(r"(://[^:/@,]*:)[^@/]*(@)")
+
 _CONFIG_HELP = (
     "TOML file with settings at its top level, or a pyproject.toml with a table [tool.fastsmtp]. "
     "[FASTSMTP_CONFIG; default ./pyproject.toml, if it has the table]"
@@ -188,4 +191,6 @@ def _rows(name: str, resolved: Resolved) -> list[tuple[str, str, str]]:
 
 
 def _effective(config: Config, name: str) -> object:
-    return config.effective_store if name == "store" else getattr(config, name)
+    if name != "store":
+        return getattr(config, name)
+    return _PASSWORD.sub(r"\1***\2", config.effective_store or "") or None

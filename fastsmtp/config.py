@@ -45,7 +45,7 @@ _hostname = matching(r"[\w.-]{1,255}|\[[\w.:]{1,253}\]", "a host name or an addr
 _STORES = {
     "maildir:PATH": r"maildir:[^\0]+",
     "queue:PATH": r"queue:[^\0]+",
-    "postgresql://DSN": r"postgres(?:ql)?://[^\0]+",
+    "postgresql://USER@HOST/DATABASE": r"postgres(?:ql)?://[^\0]+",
     "discard:": "discard:",
 }
 _STORE_FORMS = ", ".join(_STORES)

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from .server.children import BackOff, die_with_master, how_it_ended
 
@@ -116,7 +116,7 @@ class Supervisor:
         os.close(pipe)
         self._processes[pid] = (place, time.monotonic(), report)
 
-    def _be_child(self, report: int, pipe: int) -> None:
+    def _be_child(self, report: int, pipe: int) -> NoReturn:
         code = 70  # EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)

@@ -4,9 +4,11 @@ import faulthandler
 import os
 import shutil
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
+
+from loadtest.durability.postgresql import PostgreSQL, find_programs, running
 
 # Seconds, fixtures included. Far above what a test takes; a test that hangs still ends well within CI's time.
 TEST_DEADLINE = 120.0
@@ -49,3 +51,16 @@ def require_program() -> Callable[[str], str]:
         pytest.skip(reason)
 
     return require
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server that runs; where there is none to run, the test is skipped, or fails under FASTSMTP_REQUIRE_ALL=1."""
+    programs = find_programs()
+    if programs is None:
+        reason = "PostgreSQL is not installed (make system-deps)"
+        if os.environ.get("FASTSMTP_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running(programs) as server:
+        yield server

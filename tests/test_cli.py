@@ -254,8 +254,10 @@ def test_user_commands_are_part_of_the_command_line(monkeypatch: pytest.MonkeyPa
     assert [line.split()[0] for line in commands.splitlines() if line] == [
         "check-config",
         "serve",
+        "consume",
         "ctl",
         "healthcheck",
+        "queue",
         "user",
     ]
     assert "Edit a users file." in commands

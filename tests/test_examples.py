@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import mailbox
+import os
 import re
 import shlex
 import signal
@@ -17,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.durability.postgresql import PostgreSQL
 from tests.conformance.server_process import PATIENCE, ServerProcess
+from tests.server.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -73,6 +77,26 @@ def test_accept_answers_with_texts_of_its_own(tmp_path: Path) -> None:
         assert client.mail("<>") == (250, b"2.1.0 the null sender is accepted")
     (stored,) = new_mail(tmp_path / "mail")
     assert stored.endswith(CONTENT.encode())
+
+
+# -- inbound.py -------------------------------------------------------------------------------------------------------
+
+
+def test_inbound_accepts_here_and_works_there(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    postgresql.sql("DROP SCHEMA IF EXISTS fastsmtp CASCADE")
+    consume = [sys.executable, "-m", "fastsmtp", "consume", "inbound:handle", "--from", postgresql.url]
+    environment = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{ROOT}"}
+    with served(tmp_path, "inbound:Inbound", "--store", postgresql.url) as server, client_of(server) as client:
+        assert client.mail("me@example.com")[0] == 250
+        assert client.rcpt("ann@elsewhere.example") == (550, b"5.7.1 relaying denied")
+        assert client.rcpt("ann@tickets.example")[0] == 250
+        assert client.data(CONTENT)[0] == 250
+        with subprocess.Popen(consume, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as consumer:
+            (ticket,) = until(lambda: list(tmp_path.glob("tickets/*.json")), "a ticket", 20)
+            until(lambda: ticket.read_text().endswith("}"), "the ticket is written")
+            consumer.terminate()
+            assert consumer.wait(20) == 0
+    assert json.loads(ticket.read_text()) == {"from": "me@example.com", "to": "ann", "subject": "hello"}
 
 
 # -- gateway.py -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Final
 
 import uvloop
 
-from fastsmtp.queue import Item, Queue, QueueError
+from fastsmtp.queue import Item, Queue, QueueError, describe
 
 EXIT_OK: Final = 0
 EXIT_CUT: Final = 1  # items had to be given back unfinished
@@ -65,6 +65,7 @@ async def _main(
     try:
         async with Queue.open(work.url) as queue:
             ready()
+            _log.info("consuming from %s, %d items at a time", describe(work.url), work.concurrency)
             return await _consume(work, queue, handle(threads), told_to_stop, told_to_cut)
     except QueueError as error:
         _log.critical("%s", error)

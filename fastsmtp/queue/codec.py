@@ -77,7 +77,13 @@ def encode_recipients(recipients: Sequence[Recipient]) -> str:
 
 
 def by_destination(recipients: Sequence[Recipient]) -> Destinations:
-    """The recipients of each domain, encoded."""
+    """The recipients of each domain, encoded.
+
+    Raises:
+        ValueError: there are none, so nobody would ever take the message out of the queue.
+    """
+    if not recipients:
+        raise ValueError("no recipients")
     if len(recipients) == 1:
         return ((recipients[0].domain, encode_recipients(recipients)),)
     domains: dict[str, list[Recipient]] = {}

@@ -132,7 +132,7 @@ class Item:
         Args:
             at: when, in Unix seconds.
             reason: why, for people.
-            recipients: those that are left; None: all. The others leave the queue.
+            recipients: those that are left; None: all. The others leave the queue; without any it is an `ack`.
             notes: to be kept with the item, besides `self.notes`.
 
         Raises:

@@ -52,6 +52,9 @@ class Lease:
     async def retry(
         self, at: float, reason: str, recipients: Sequence[Recipient] | None, notes: Mapping[str, Any]
     ) -> None:
+        if recipients is not None and not recipients:
+            await self.ack()
+            return
         left = encode_recipients(recipients) if recipients is not None else None
         await self._end(Outcome(self.key, self.token, State.DEFERRED, at, reason, left, encode_notes(notes)))
 
@@ -82,12 +85,16 @@ class Leases:
     def __init__(self) -> None:
         self._held: dict[Lease, Callable[[], None]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._shortest = 0.0  # seconds of the leases that the task goes by
 
     def open(self, shard: Shard, key: int, token: int, seconds: float, ended: Callable[[], None]) -> Lease:
         """A new lease; `ended` is called when it ends, for whatever reason."""
         lease = Lease(shard, key, token, seconds, self._forget)
         self._held[lease] = ended
-        if self._task is None or self._task.done():
+        if self._task and seconds < self._shortest:
+            self._task.cancel()
+        if self._task is None or self._task.done() or seconds < self._shortest:
+            self._shortest = seconds
             self._task = asyncio.get_running_loop().create_task(self._keep())
         return lease
 
@@ -114,16 +121,18 @@ class Leases:
     async def _keep(self) -> None:
         """Extends what is held, for as long as anything is."""
         while self._held:
-            await asyncio.sleep(min(lease.seconds for lease in self._held) / 3)
+            await asyncio.sleep(self._shortest / 3)
             await self._give_back_the_lost()
-            for shard, held in _by_shard(list(self._held)).items():
-                try:
-                    await self._extend(shard, held)
-                except QueueError as error:
-                    _log.warning("%d leases not extended: %s", len(held), error)
+            for seconds in {lease.seconds for lease in self._held}:
+                alike = [lease for lease in self._held if lease.seconds == seconds]
+                for shard, held in _by_shard(alike).items():
+                    try:
+                        await self._extend(shard, held, seconds)
+                    except QueueError as error:
+                        _log.warning("%d leases not extended: %s", len(held), error)
 
-    async def _extend(self, shard: Shard, held: Sequence[Lease]) -> None:
-        lost = await shard.extend([(lease.key, lease.token) for lease in held], held[0].seconds)
+    async def _extend(self, shard: Shard, held: Sequence[Lease], seconds: float) -> None:
+        lost = await shard.extend([(lease.key, lease.token) for lease in held], seconds)
         for lease in held:
             if lease.key in lost and lease in self._held:
                 _log.warning("item %s: the lease is lost, it may be handled twice", lease.item_id)

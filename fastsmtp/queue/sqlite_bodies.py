@@ -22,6 +22,7 @@ class Bodies:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._is_writing = False  # we hold the lock
         self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
@@ -30,18 +31,22 @@ class Bodies:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """While files are written, and until the transaction that refers to them is over."""
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
         try:
             yield
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            if self._is_writing:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                self._is_writing = False
 
     def write(self, trace: bytes, content: bytes | memoryview) -> str:
-        """Writes a file and begins to bring it to the disk; returns its name. It lasts once `sync` has returned.
+        """Writes a file within `writing`; returns its name. It lasts once `sync` has returned.
 
         Raises:
             OSError: it cannot be written; nothing is left of it.
         """
+        if not self._is_writing:  # most transactions have no files, and need no lock
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            self._is_writing = True
         name = os.urandom(12).hex()
         path = os.path.join(self._path, name)
         descriptor = os.open(path, _NEW_FILE, 0o600)

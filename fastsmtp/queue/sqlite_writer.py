@@ -129,7 +129,7 @@ class Writer:
         database = self._database
         if database and is_corrupt(error):
             self._database = None
-            if database.owned:
+            if database.owned and database.is_current():  # else the slot's other worker has done so a moment ago
                 database.put_aside(error)
             else:
                 database.close()

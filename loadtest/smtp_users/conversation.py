@@ -229,7 +229,7 @@ class Conversation:
         Raises:
             UnexpectedReplyError: another reply came, or none; its row has it.
         """
-        # Hot path: one frame for all steps of a message. A generator for each took 12 us more of a message.
+        # Hot path: one frame for all steps of a message. Generators for each step cost 1.8 us more of a message.
         send, took, reply = self._channel.send, self._took, b""
         for step in steps:
             row, _, octets, expected = step

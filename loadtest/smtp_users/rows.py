@@ -1,8 +1,7 @@
 """Rows of Locust's report: one for each step of the dialogue, and one for the message as a whole.
 
 Two ways to fill them. `EventRows` fires Locust's request event for each step: whoever listens sees every one. That
-costs about 7 us a step, 35 us a message, more than `RawSmtpUser` has to spend on all the rest. `BatchedRows` keeps
-the times of successful steps in lists, and adds them up in Locust's statistics twice a second. Nothing is sampled:
+costs 5.9 us of CPU a step, 30 us a message; batches cost 0.5 us a step. `BatchedRows` keeps the times of successful steps in lists, and adds them up in Locust's statistics twice a second. Nothing is sampled:
 counts, sums, minima, maxima and percentiles are those that events would have given. What differs: a step counts for
 the second in which the batch was added, at most half a second late, and listeners of the request event see failures
 only.

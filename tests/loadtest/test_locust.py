@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 import trustme
 
 from tests.loadtest.apps import PASSWORD, USER
-from tests.loadtest.locusts import ROOT, Run, environment, locust, locust_arguments, require_locust, result
+from tests.loadtest.locusts import ROOT, Run, environment, locust, locust_arguments, require_locust, result, run_program
 from tests.server.admin_client import ADMIN, AdminClient
 from tests.server.running import Server, running
 from tests.server.secured import issue
 
 USERS = ["Smtplib", "RawSmtp"]
-SHORT = ("--users", "4", "--run-time", "2")
+SHORT = ("--users", "4", "--run-time", "3")
 ALWAYS = {"connect", "EHLO", "MAIL", "RCPT", "DATA", "content", "QUIT", "message", "Aggregated"}
 
 
@@ -117,6 +118,16 @@ def test_a_rate_is_kept(tmp_path: Path) -> None:
             run = locust(tmp_path, url(server), user, *paced)
             assert run.code == 0, run.output
             assert 60 <= run.count("message") <= 170  # 120 are due
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "loadtest.md").read_text(), re.DOTALL)
+    (tmp_path / "locustfile.py").write_text(example)
+    with running(tmp_path, "tests.loadtest.apps:Picky", "--store=discard:") as server:
+        arguments = ("--headless", "--only-summary", "--host", url(server), "--users", "2", "--run-time", "5")
+        code, output = run_program("locust", "-f", str(tmp_path / "locustfile.py"), *arguments)
+        assert code == 0, output
+        assert re.search(r"(?m)^SMTP +message +[1-9]\d* +0\(0\.00%\)", output), output
 
 
 def test_workers_report_to_a_master(tmp_path: Path) -> None:

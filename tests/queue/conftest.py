@@ -1,30 +1,16 @@
-"""A real PostgreSQL for the whole run, a database of it for each test, and the queue on either engine."""
+"""A database for each test, and the queue on either engine."""
 
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from loadtest.durability.postgresql import PostgreSQL, find_programs, running
+from loadtest.durability.postgresql import PostgreSQL
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """A server that runs; where there is none to run, the test is skipped, or fails under FASTSMTP_REQUIRE_ALL=1."""
-    programs = find_programs()
-    if programs is None:
-        reason = "PostgreSQL is not installed (make system-deps)"
-        if os.environ.get("FASTSMTP_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with running(programs) as server:
-        yield server
 
 
 @pytest.fixture

@@ -126,3 +126,9 @@ def test_retried_items_can_be_consumed(filled: str) -> None:
             return sorted(item.message_id for item in await drain(queue))
 
     assert run(look()) == ["dead", "ready"]
+
+
+def test_check_config_hides_the_password_of_a_database() -> None:
+    result = CliRunner().invoke(main, ["check-config", "--store", "postgresql://app:secret@db.example/mail"])
+    assert "postgresql://app:***@db.example/mail" in result.output
+    assert "secret" not in result.output

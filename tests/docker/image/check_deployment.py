@@ -63,18 +63,23 @@ def program(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def postgresql(bridge: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[None]:
+def public_folder() -> Iterator[Path]:
+    """A folder that another user may reach; pytest's own are for one user."""
+    with tempfile.TemporaryDirectory(prefix="fastsmtp-image-test-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def postgresql(bridge: None, public_folder: Path, tmp_path: Path) -> Iterator[None]:
     """PostgreSQL with the configuration of docker/, and what its image makes at the first start."""
-    folder = Path(tempfile.mkdtemp(prefix="fastsmtp-image-test-"))  # pytest's own folders are for one user
-    request.addfinalizer(lambda: shutil.rmtree(folder))
-    data = folder / "data"
+    data = public_folder / "data"
     data.mkdir()
-    for each in (folder, data):
+    for each in (public_folder, data):
         shutil.chown(each, "postgres", "postgres")
     (binaries,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
     password = expanded(COMPOSE["postgres"]["environment"]["POSTGRES_PASSWORD"])
-    (folder / "password").write_text(password)
-    initdb = (f"--pgdata={data}", "--username=fastsmtp", f"--pwfile={folder}/password", "--auth=scram-sha-256")
+    (public_folder / "password").write_text(password)
+    initdb = (f"--pgdata={data}", "--username=fastsmtp", f"--pwfile={public_folder}/password", "--auth=scram-sha-256")
     subprocess.run(["runuser", "-u", "postgres", "--", str(binaries / "initdb"), *initdb], check=True)
     with open(data / "pg_hba.conf", "a") as rules:
         rules.write("host all all all scram-sha-256\n")
