@@ -55,7 +55,6 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
 
-<<<<<<< HEAD
 loadtest: $(VENV)-loadtest/.installed ## load a server here with Locust for a minute; see loadtest/*.html
 	$(VENV)-loadtest/bin/python -m loadtest.local.run $(ARGS)
 
@@ -69,8 +68,6 @@ image-test: $(VENV)/.installed-dev ## build the container image without Docker, 
 	FASTSMTP_IMAGE_TEST=$(CURDIR)/build/image unshare --net $(BIN)/python -m pytest \
 		tests/docker/image/check_image.py tests/docker/image/check_deployment.py $(ARGS)
 
-lint: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## check style, formatting and types
-=======
 # Kills, power cuts and lost machines, for longer than the tests do; prints the counts of each.
 durability: $(VENV)/.installed-dev ## prove that nothing accepted is lost, for DURABILITY_SECONDS=120 each
 	$(BIN)/python -m loadtest.durability.kills --seconds $(DURABILITY_SECONDS) queue
@@ -79,8 +76,7 @@ durability: $(VENV)/.installed-dev ## prove that nothing accepted is lost, for D
 	$(BIN)/python -m loadtest.durability.powercut maildir
 	$(BIN)/python -m loadtest.durability.machines
 
-lint: $(VENV)/.installed-dev ## check style, formatting and types
->>>>>>> wip-queue
+lint: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## check style, formatting and types
 	$(BIN)/ruff check . $(SCRIPTS)
 	$(BIN)/ruff format --check . $(SCRIPTS)
 	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS) --exclude '$(LOADTEST_ONLY)'
@@ -147,8 +143,11 @@ $(VENV)/.installed-dev: requirements/dev.txt pyproject.toml $(VENV)/.created
 	@touch $(VENV)/.installed-run $@
 
 # Locust, and a fastsmtp for it to load. dkimpy is pure Python, and comes as source only.
-$(VENV)-loadtest/.installed: requirements/loadtest.txt pyproject.toml
+$(VENV)-loadtest/.created:
 	$(PYTHON) -m venv --clear $(VENV)-loadtest
+	@touch $@
+
+$(VENV)-loadtest/.installed: requirements/loadtest.txt pyproject.toml $(VENV)-loadtest/.created
 	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
 		--no-binary dkimpy --require-hashes --requirement requirements/loadtest.txt
 	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \

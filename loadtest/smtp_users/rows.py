@@ -1,10 +1,10 @@
 """Rows of Locust's report: one for each step of the dialogue, and one for the message as a whole.
 
 Two ways to fill them. `EventRows` fires Locust's request event for each step: whoever listens sees every one. That
-costs 5.9 us of CPU a step, 30 us a message; batches cost 0.5 us a step. `BatchedRows` keeps the times of successful steps in lists, and adds them up in Locust's statistics twice a second. Nothing is sampled:
-counts, sums, minima, maxima and percentiles are those that events would have given. What differs: a step counts for
-the second in which the batch was added, at most half a second late, and listeners of the request event see failures
-only.
+costs 5.9 us of CPU a step, 30 us a message; batches cost 0.5 us a step. `BatchedRows` keeps the times of successful
+steps in lists, and adds them up in Locust's statistics twice a second. Nothing is sampled: counts, sums, minima,
+maxima and percentiles are those that events would have given. What differs: a step counts for the second in which the
+batch was added, at most half a second late, and listeners of the request event see failures only.
 """
 
 from __future__ import annotations
