@@ -54,8 +54,8 @@ def _options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[
     add("--seconds", type=int, default=60)
     add("--shape", default="steps")
     add("--rate", type=float, default=150.0, help="messages a second with all users; 0: closed loop")
-    add("--max-p95-ms", type=float, default=250.0)
-    add("--max-p99-ms", type=float, default=1000.0)
+    add("--max-p95-ms", type=float, default=500.0)
+    add("--max-p99-ms", type=float, default=2000.0)
     add("--max-generator-cpu", type=float, default=95.0)
     return parser.parse_known_args(arguments)
 

@@ -23,7 +23,7 @@ class Slow(Handler):
     """Takes its time for each message."""
 
     def data(self, session: Session, message: Message) -> None:
-        time.sleep(0.4)
+        time.sleep(0.9)
 
 
 class Closed(Handler):
