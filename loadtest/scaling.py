@@ -90,7 +90,7 @@ def measure(handler: str, workers: int, threads: int, seconds: int, folder: Path
     letter = Letter(folder)
     os.environ["LOADTEST_DKIM_RECORD"] = letter.record
     arguments = [f"loadtest.cpu_handlers:{handler}", f"--workers={workers}", f"--threads={threads}", "--store=discard:"]
-    with local_server(folder, arguments) as server:
+    with local_server(folder, arguments, watched=False) as server:
         locust = [
             *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless"),
             *("--only-summary", "--host", f"smtp://127.0.0.1:{server.port}", "--run-time", str(seconds)),

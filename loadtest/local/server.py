@@ -121,12 +121,13 @@ def values_of(text: str) -> dict[str, float]:
 
 
 @contextmanager
-def local_server(directory: Path, arguments: Sequence[str]) -> Iterator[LocalServer]:
-    """A server that is ready and is watched; it is killed with the context, if it still runs.
+def local_server(directory: Path, arguments: Sequence[str], watched: bool = True) -> Iterator[LocalServer]:
+    """A server that is ready; it is killed with the context, if it still runs.
 
     Args:
         directory: for its log and its admin socket; short, since the path of a socket is limited to 108 octets.
         arguments: of `fastsmtp serve`, without addresses.
+        watched: whether samples are taken all the time; each costs the server some milliseconds of CPU.
     """
     admin, log = directory / "admin.sock", directory / "server.log"
     serve = [sys.executable, "-m", "fastsmtp", "serve", *arguments, "--listen=127.0.0.1:0", f"--admin=unix:{admin}"]
@@ -135,10 +136,12 @@ def local_server(directory: Path, arguments: Sequence[str]) -> Iterator[LocalSer
     try:
         server = LocalServer(process, admin, _port_when_ready(process, log))
         watcher = threading.Thread(target=server.watch, daemon=True)
-        watcher.start()
+        if watched:
+            watcher.start()
         yield server
         server._stopping.set()
-        watcher.join()
+        if watched:
+            watcher.join()
     finally:
         if process.poll() is None:
             process.kill()

@@ -167,17 +167,25 @@ def servers_that_are_up() -> int:
 
 def test_mail_goes_all_the_way(haproxy: Sequence[Container], image: Image, tmp_path: Path) -> None:
     """Client, HAProxy, one of two servers, PostgreSQL, consumer; with the client's own address in the logs."""
-    sent = [f"through-{number}" for number in range(20)]
-    for identity in sent:
-        send(PROXIED, identity, source=CLIENT)
-    for container in haproxy:
-        lines = [line for line in container.log.splitlines() if "sender.example" in line]
-        assert lines
-        assert all(CLIENT in line for line in lines)  # from the PROXY header; HAProxy's own address is another one
+    sent: list[str] = []
+
+    def both_have_some() -> bool:
+        sent.append(f"through-{len(sent)}")
+        send(PROXIED, sent[-1], source=CLIENT)
+        return len(sent) >= 20 and all(messages_of(container) for container in haproxy)
+
+    until(both_have_some, "both servers get mail", 40)
+    for container in haproxy:  # from the PROXY header; HAProxy's own address is another one
+        assert all(CLIENT in line for line in messages_of(container))
     with service("consumer", 13, image, tmp_path) as consumer:
         until(lambda: consumed(consumer) >= set(sent), "all are consumed", 40)
         consumer.signal("TERM")
         assert consumer.process.wait(GRACE) == 0
+
+
+def messages_of(server: Container) -> list[str]:
+    """The lines of a server's access log."""
+    return [line for line in server.log.splitlines() if "sender.example" in line]
 
 
 def consumed(consumer: Container) -> set[str]:
