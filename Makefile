@@ -10,8 +10,13 @@ PIP_INSTALL := $(BIN)/python -m pip --no-input --disable-pip-version-check -qq i
 SOURCES := $(wildcard fastsmtp tests examples loadtest docs)
 # Python without .py in its name, which ruff and mypy do not find by themselves.
 SCRIPTS := tests/conformance/serve
+# What imports Locust is checked against the environment that has it, and left out where it is not.
+LOADTEST_SOURCES := loadtest/locustfile.py loadtest/scaling.py loadtest/cpu_handlers.py loadtest/smtp_users loadtest/local
+LOADTEST_ONLY := ^loadtest/((locustfile|scaling|cpu_handlers)\.py|(smtp_users|local)/)
 # Plays the conformance cases; it is kept outside this repository.
 CASES ?= ../shared/conformance/run_cases.py
+COMPILE_LOCK := $(VENV)-lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" --quiet
 # What is fuzzed, and for how long each.
 FUZZ_TARGETS := session proxy chunking sasl parameters
 FUZZ_SECONDS ?= 60
@@ -20,14 +25,18 @@ DURABILITY_SECONDS ?= 120
 # libnet-ssleay-perl is swaks' TLS, only recommended by its package.
 # Dovecot takes mail over LMTP; python3-dkim judges signatures, python3-nacl those of Ed25519.
 SYSTEM_PROGRAMS := swaks smtp-source smtp-sink haproxy openssl curl chromium chromedriver cc valgrind \
-	pg_createcluster ip dovecot dkimverify
+	pg_createcluster ip dovecot dkimverify promtool
 SYSTEM_PACKAGES := swaks libnet-ssleay-perl postfix haproxy openssl curl chromium chromium-driver fonts-dejavu-core \
-	gcc libc6-dev valgrind postgresql iproute2 dovecot-core dovecot-lmtpd python3-dkim python3-nacl
+	gcc libc6-dev valgrind postgresql iproute2 dovecot-core dovecot-lmtpd python3-dkim python3-nacl prometheus
+
+# What `make image-test` needs besides: it builds and runs the container image, as root.
+IMAGE_PROGRAMS := buildah runc debootstrap ip haproxy prometheus pg_createcluster
+IMAGE_PACKAGES := buildah runc debootstrap iproute2 haproxy prometheus postgresql
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos fuzz durability conformance lint format settings metrics screenshots lock system-deps clean \
-	bench bench-report bench-page bench-check bench-baseline
+.PHONY: help run test chaos loadtest scaling image-test fuzz durability conformance lint format settings metrics \
+	screenshots lock system-deps clean bench bench-report bench-page bench-check bench-baseline
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +44,7 @@ help: ## list the targets
 run: $(VENV)/.installed-run ## start the server; flags and application in ARGS="..."
 	exec $(BIN)/fastsmtp serve $(ARGS)
 
-test: $(VENV)/.installed-dev ## run the tests; pytest's arguments in ARGS="..."
+test: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## run the tests; pytest's arguments in ARGS="..."
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## kill, stop, stall, replace and scale servers under load; parts in ARGS="..."
@@ -51,6 +60,19 @@ fuzz: $(VENV)-fuzz/.installed ## fuzz the parsers for FUZZ_SECONDS=60 each, from
 
 conformance: $(VENV)/.installed-dev ## play the conformance cases, if CASES=run_cases.py is there
 	$(BIN)/python tests/conformance/run.py $(CASES)
+
+loadtest: $(VENV)-loadtest/.installed ## load a server here with Locust for a minute; see loadtest/*.html
+	$(VENV)-loadtest/bin/python -m loadtest.local.run $(ARGS)
+
+scaling: $(VENV)-loadtest/.installed ## measure handlers that burn CPU over workers and threads
+	$(VENV)-loadtest/bin/python -m loadtest.scaling $(ARGS)
+
+# In a network namespace of its own, so that the addresses of docker/compose.yaml are free and nothing gets out.
+image-test: $(VENV)/.installed-dev ## build the container image without Docker, and test it; as root
+	$(MAKE) system-deps SYSTEM_PROGRAMS="$(IMAGE_PROGRAMS)" SYSTEM_PACKAGES="$(IMAGE_PACKAGES)"
+	$(BIN)/python -m tests.docker.image.build build/image
+	FASTSMTP_IMAGE_TEST=$(CURDIR)/build/image unshare --net $(BIN)/python -m pytest \
+		tests/docker/image/check_image.py tests/docker/image/check_deployment.py $(ARGS)
 
 # Kills, power cuts and lost machines, for longer than the tests do; prints the counts of each.
 durability: $(VENV)/.installed-dev ## prove that nothing accepted is lost, for DURABILITY_SECONDS=120 each
@@ -80,10 +102,11 @@ bench-check: $(VENV)/.installed-dev ## fail if a message takes more instructions
 bench-baseline: $(VENV)/.installed-dev ## write the baseline of bench-check anew, for this interpreter
 	$(BIN)/python -m loadtest.bench.instructions --write $(ARGS)
 
-lint: $(VENV)/.installed-dev ## check style, formatting and types
+lint: $(VENV)/.installed-dev $(VENV)-loadtest/.installed ## check style, formatting and types
 	$(BIN)/ruff check . $(SCRIPTS)
 	$(BIN)/ruff format --check . $(SCRIPTS)
-	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS)
+	$(BIN)/mypy --strict $(SOURCES) $(SCRIPTS) --exclude '$(LOADTEST_ONLY)'
+	$(BIN)/mypy --strict --python-executable $(VENV)-loadtest/bin/python $(LOADTEST_SOURCES)
 
 format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only . $(SCRIPTS)
@@ -100,10 +123,9 @@ metrics: $(VENV)/.installed-dev ## write docs/metrics.md anew
 	$(BIN)/python docs/make_metrics.py
 
 # Keeps the versions that still fit; ARGS=--upgrade takes the newest.
-lock: $(VENV)-lock/.installed ## write requirements/dev.txt anew; newest versions with ARGS=--upgrade
-	$(VENV)-lock/bin/uv pip compile pyproject.toml --group dev --group build \
-		--universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --output-file requirements/dev.txt --quiet $(ARGS)
+lock: $(VENV)-lock/.installed ## write requirements/*.txt anew; newest versions with ARGS=--upgrade
+	$(COMPILE_LOCK) --group dev --group build --output-file requirements/dev.txt $(ARGS)
+	$(COMPILE_LOCK) --group loadtest --group build --output-file requirements/loadtest.txt $(ARGS)
 
 # The postfix package asks nothing, configures nothing and starts nothing: only its smtp-source and smtp-sink are wanted.
 # A policy-rc.d that says 101 forbids starting services (invoke-rc.d(8)); one that is there already is left as it is.
@@ -133,7 +155,8 @@ system-deps: ## install the programs that the tests use, from Debian
 	else echo "neither root nor sudo: as root, run 'make system-deps'" >&2; exit 1; fi
 
 clean: ## remove what the other targets made, but not mail
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz $(VENV)-bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-fuzz $(VENV)-bench $(VENV)-loadtest build dist .hypothesis .mypy_cache \
+		.pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -149,6 +172,18 @@ $(VENV)/.installed-dev: requirements/dev.txt pyproject.toml $(VENV)/.created
 	$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.installed-run $@
+
+# Locust, and a fastsmtp for it to load. dkimpy is pure Python, and comes as source only.
+$(VENV)-loadtest/.created:
+	$(PYTHON) -m venv --clear $(VENV)-loadtest
+	@touch $@
+
+$(VENV)-loadtest/.installed: requirements/loadtest.txt pyproject.toml $(VENV)-loadtest/.created
+	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		--no-binary dkimpy --require-hashes --requirement requirements/loadtest.txt
+	$(VENV)-loadtest/bin/python -m pip --no-input --disable-pip-version-check -qq install --only-binary :all: \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
 
 $(VENV)-lock/.installed:
 	$(PYTHON) -m venv --clear $(VENV)-lock

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCK = (ROOT / "requirements" / "dev.txt").read_text()
+LOCKS = [path.read_text() for path in sorted((ROOT / "requirements").glob("*.txt"))]
 
 # Registries, mirrors and the folders of one machine: installing must work wherever the clients are set up to look.
 # Each pattern holds a [class], so that it does not match itself here.
@@ -50,12 +50,12 @@ def test_installed_version_is_the_one_in_pyproject() -> None:
 def test_lock_names_every_direct_dependency() -> None:
     groups = PYPROJECT["dependency-groups"].values()
     direct = {canonical(name) for names in [PYPROJECT["project"]["dependencies"], *groups] for name in names}
-    locked = {canonical(line) for line in LOCK.splitlines() if re.match(r"\w", line)}
+    locked = {canonical(line) for lock in LOCKS for line in lock.splitlines() if re.match(r"\w", line)}
     assert direct - locked == set()
 
 
 def test_lock_pins_and_hashes_every_package() -> None:
-    packages = re.split(r"(?m)^(?=\w)", LOCK)[1:]
+    packages = [package for lock in LOCKS for package in re.split(r"(?m)^(?=\w)", lock)[1:]]
     assert packages
     assert [text for text in packages if "==" not in text or "--hash=sha256:" not in text] == []
 
