@@ -17,6 +17,7 @@ from .columns import (
     COMMANDS,
     COMMANDS_OTHER,
     CONNECTIONS,
+    HOOK_SECONDS,
     LOGINS_ACCEPTED,
     LOGINS_REFUSED,
     MESSAGE_BYTES,
@@ -51,12 +52,14 @@ class Books:
         cells: of the row, for what is counted where it happens.
         verbs: of commands, since they were counted last. Sessions append to it, in whatever thread they are.
         replies: encoded, likewise; on the loop.
+        hook_seconds: how long hooks took, likewise; from any thread.
     """
 
     def __init__(self, row: Row, access_log: AccessLog) -> None:
         self.cells = row.cells
         self.verbs: Final[list[bytes]] = []
         self.replies: Final[list[bytes]] = []
+        self.hook_seconds: Final[list[float]] = []
         self._log = access_log
 
     def settle(self) -> None:
@@ -65,7 +68,7 @@ class Books:
             self.count()
 
     def count(self) -> None:
-        """Count the commands and replies that have gathered; once a second, and when there are many.
+        """Count what has gathered; once a second, and when there are many.
 
         Hot path: so many at once cost a third of one at a time.
         """
@@ -79,6 +82,10 @@ class Books:
         for digit, count in Counter(map(_first_digit, self.replies)).items():
             cells[REPLIES_2XX + digit - ord("2")] += count
         self.replies.clear()
+        hook_seconds = self.hook_seconds[:]
+        del self.hook_seconds[: len(hook_seconds)]
+        for seconds in hook_seconds:
+            HOOK_SECONDS.observe(cells, seconds)
 
     def message(self, session: Session, finished: Finished, now: float) -> None:
         """A message got its verdict."""

@@ -272,7 +272,9 @@ MESSAGE_SIZE_BYTES: Final = Histogram(
     *(_KI, 4 * _KI, 16 * _KI, 64 * _KI, 256 * _KI, _MI, 4 * _MI, 16 * _MI, 64 * _MI),
 )
 STORE_SECONDS: Final = Histogram("store_seconds", "From a message's verdict to the store's answer.", 1e-6, *_SECONDS)
-HOOK_SECONDS: Final = Histogram("hook_seconds", "From a hook's question to its answer.", 1e-6, *_SECONDS, 300.0)
+HOOK_SECONDS: Final = Histogram(
+    "hook_seconds", "From question to answer, for hooks in threads and hooks that waited.", 1e-6, *_SECONDS, 300.0
+)
 LOOP_DELAY_SECONDS: Final = Histogram(
     "loop_delay_seconds", "How late the event loop ran a timer, each second.", 1e-6, *_SECONDS
 )

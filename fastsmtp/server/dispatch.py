@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ..handler import Hook, Kind
 from ..protocol.credentials import ScramKey
@@ -84,16 +84,25 @@ class Dispatcher:
         intake: takes messages to the store; None where no store is configured.
         hook_timeout: seconds for a hook.
         data_hook_timeout: seconds for `data`, and for the store.
+        took: is told how many seconds a hook took that ran in a thread or waited for something, on either thread. One
+            that answers on the loop at once shows in the loop's own delay.
     """
 
     def __init__(
-        self, tasks: HookTasks, pool: ThreadPool, intake: Intake | None, hook_timeout: float, data_hook_timeout: float
+        self,
+        tasks: HookTasks,
+        pool: ThreadPool,
+        intake: Intake | None,
+        hook_timeout: float,
+        data_hook_timeout: float,
+        took: Callable[[float], object],
     ) -> None:
         self._tasks = tasks
         self.pool = pool
         self._intake = intake
         self._hook_timeout = hook_timeout
         self._data_hook_timeout = data_hook_timeout
+        self.took: Final = took
 
     def tables(self, hooks: Mapping[str, Hook]) -> Tables:
         """Prepare the hooks of a handler class."""
@@ -137,7 +146,7 @@ class Dispatcher:
         return decide
 
     def _asynchronous(self, name: str, function: _Function) -> Decider:
-        start, timeout = self._tasks.start, self.seconds(name)
+        start, timeout, took = self._tasks.start, self.seconds(name), self.took
 
         def decide(session: Session, subject: Any) -> Any:
             conversation: Any = session.driver
@@ -148,7 +157,7 @@ class Dispatcher:
             if answer is None:
                 return None
             if type(answer) is HookTask:
-                conversation.running = _Suspended(conversation, name, answer.task, monotonic() + timeout)
+                conversation.running = _Suspended(conversation, name, answer.task, timeout, took)
                 return PENDING
             return checked(session, name, answer)
 
@@ -253,14 +262,23 @@ def failure(session: Session, hook: str, error: BaseException) -> object:
 class _Suspended:
     """An async hook that waits for something."""
 
-    __slots__ = ("_conversation", "_given_up", "_hook", "_task", "deadline")
+    __slots__ = ("_asked", "_conversation", "_given_up", "_hook", "_task", "_took", "deadline")
 
-    def __init__(self, conversation: Conversation, hook: str, task: asyncio.Task[object], deadline: float) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        hook: str,
+        task: asyncio.Task[object],
+        timeout: float,
+        took: Callable[[float], object],
+    ) -> None:
         self._conversation = conversation
         self._hook = hook
         self._task = task
+        self._took = took
         self._given_up = False
-        self.deadline = deadline
+        self._asked = monotonic()
+        self.deadline = self._asked + timeout
         task.add_done_callback(self._done)
 
     def begin(self) -> None:
@@ -275,6 +293,7 @@ class _Suspended:
 
     def _done(self, task: asyncio.Task[object]) -> None:
         conversation = self._conversation
+        self._took(monotonic() - self._asked)
         answer = Raised(asyncio.CancelledError()) if task.cancelled() else task.result()
         if self._given_up:
             _return_late(conversation)
@@ -334,8 +353,8 @@ class _Flight:
     """
 
     __slots__ = (
-        "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_hook", "_subject", "_token", "deadline",
-        "deferred",
+        "_asked", "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_hook", "_subject", "_token",
+        "deadline", "deferred",
     )  # fmt: skip
 
     def __init__(
@@ -350,7 +369,8 @@ class _Flight:
         self._bug: BaseException | None = None
         self.deferred: tuple[Decider, Any] | None = None  # a question for the loop
         self._token = [None]
-        self.deadline = monotonic() + dispatcher.seconds(hook)
+        self._asked = monotonic()
+        self.deadline = self._asked + dispatcher.seconds(hook)
 
     def begin(self) -> None:
         """On the loop: the session rests, so a thread can have it."""
@@ -380,7 +400,8 @@ class _Flight:
 
     def renew(self, timeout: float) -> None:
         """In the thread: the next hook begins."""
-        self.deadline = monotonic() + timeout
+        self._asked = monotonic()
+        self.deadline = self._asked + timeout
         self._token.append(None)
 
     def call(self, hook: str, function: _Function, subject: Any) -> object:
@@ -396,6 +417,7 @@ class _Flight:
             answer = conversation.context.run(function, conversation.handler, session, subject)
         except BaseException as raised:
             error = raised
+        self._dispatcher.took(monotonic() - self._asked)
         try:
             self._token.pop()
         except IndexError:

@@ -227,16 +227,18 @@ class Worker:
             tasks = HookTasks(loop)
             stack.callback(tasks.close)
             turn = Turn(loop)
+            access_log = AccessLog(1, config.log_format, loop.call_later)
+            stack.callback(access_log.flush)
+            books = Books(self._row, access_log)
+            stack.callback(books.count)
             dispatcher = Dispatcher(
                 tasks,
                 ThreadPool(loop, config.threads, config.max_pending_hooks, turn.leave),
                 Intake(store, self._row.cells) if store else None,
                 config.hook_timeout,
                 config.data_hook_timeout,
+                books.hook_seconds.append,
             )
-            access_log = AccessLog(1, config.log_format, loop.call_later)
-            stack.callback(access_log.flush)
-            books = Books(self._row, access_log)
             reception = Reception(
                 config, self._application, dispatcher, books, turn, self._clients, free_bytes, Connection
             )
