@@ -29,7 +29,7 @@ from ..protocol.events import FAILED, PENDING, STORE, WITHOUT_SUBJECT, Decider, 
 from ..protocol.replies import Reply, SMTPError
 from ..protocol.scram import check_key
 from ..protocol.session import Session
-from .hook_tasks import FAILURES, HookTask, HookTasks, Raised
+from .hook_tasks import HookTask, HookTasks, Raised
 from .intake import Intake
 from .threads import ThreadPool
 
@@ -139,7 +139,7 @@ class Dispatcher:
             conversation: Any = session.driver
             try:
                 answer = conversation.context.run(function, conversation.handler, session, subject)
-            except FAILURES as error:
+            except BaseException as error:
                 return failure(session, name, error)
             return answer if answer is None else checked(session, name, answer)
 
@@ -152,7 +152,7 @@ class Dispatcher:
             conversation: Any = session.driver
             try:
                 answer = start(conversation.context, function(conversation.handler, session, subject))
-            except FAILURES as error:
+            except BaseException as error:
                 return failure(session, name, error)
             if answer is None:
                 return None
@@ -294,7 +294,8 @@ class _Suspended:
     def _done(self, task: asyncio.Task[object]) -> None:
         conversation = self._conversation
         self._took(monotonic() - self._asked)
-        answer = Raised(asyncio.CancelledError()) if task.cancelled() else task.result()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        answer = task.result() if error is None else Raised(error)
         if self._given_up:
             _return_late(conversation)
             return

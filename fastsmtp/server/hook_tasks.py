@@ -20,9 +20,6 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-# What a hook may end in that is its own affair. CancelledError: what it awaits was cancelled by somebody else.
-FAILURES: Final = (Exception, asyncio.CancelledError, SystemExit)
-
 
 class Raised:
     """The result of a hook that raised. A task that ended in SystemExit itself would end the loop."""
@@ -57,13 +54,16 @@ class HookTasks:
             What it returned; or a `HookTask`, whose task drives it on and ends in what it returned, or in `Raised`.
 
         Raises:
-            FAILURES: whatever the hook raised.
+            BaseException: whatever the hook raised.
         """
         loop, runner = self._loop, self._runner
         task = runner.task
         _enter_task(loop, task)
         try:
             outcome = context.run(runner.send, hook)
+        except BaseException:  # a GeneratorExit of the hook's own, which has ended the runner
+            self._runner = _Runner(loop)
+            raise
         finally:
             _leave_task(loop, task)
         # Hot path: a hook that returns None, and did nothing odd.
@@ -114,7 +114,9 @@ class _Runner:
             hook = yield outcome
             try:
                 result = yield from hook
-            except FAILURES as error:
+            except GeneratorExit:  # nobody needs this runner any more
+                raise
+            except BaseException as error:
                 outcome = Raised(error)
             else:
                 outcome = _NOTHING if result is None else _Returned(result)

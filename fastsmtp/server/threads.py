@@ -7,6 +7,10 @@ job's bug: `run` must not.
 Many threads taking turns cost more than few hot ones (cold caches, fights for the GIL), so a job goes to a thread that
 is awake, if there is one; another thread is woken only for a job that has waited for a millisecond. Idle threads form
 a stack: the one that worked last is the warmest.
+
+When the replies of a turn have left and the threads have their jobs, the loop waits for them, a third of a millisecond at
+the most: quick hooks come back in the turn that sent them, without a ring at the loop's bell and a way through its poll,
+10-20 % less CPU a message. Where it has waited in vain it goes on at once for more and more turns.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 _PATIENCE: Final = 0.001  # seconds that a job waits for a thread that is awake
+_MOMENT: Final = 0.0003  # seconds that the loop waits for hooks that it has just sent
+_MOST_IN_VAIN: Final = 63  # turns that it goes on at once when they do not come back
 
 
 class Job(Protocol):
@@ -47,7 +53,7 @@ class ThreadPool:
         loop: asyncio.AbstractEventLoop,
         threads: int,
         max_pending: int,
-        at_end_of_turn: Callable[[Callable[[None], None], None], None] | None = None,
+        at_end_of_turn: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._loop = loop
         self._at_end_of_turn = at_end_of_turn or loop.call_soon
@@ -64,6 +70,12 @@ class ThreadPool:
         self._idle: deque[threading.Lock] = deque()
         self._dismissed: deque[None] = deque()  # one for each thread that is to end
         self._signalled = False
+        # The loop waits for a moment; who takes the token ends that.
+        self._waits: deque[None] = deque()
+        self._back = threading.Lock()
+        self._back.acquire()
+        self._rushes = 0  # turns in which the loop does not wait, for it has waited in vain
+        self._in_vain = 0
 
     @property
     def pending(self) -> int:
@@ -86,16 +98,34 @@ class ThreadPool:
         self._jobs.append(job)
         if not self._ringing:
             self._ringing = True
-            self._at_end_of_turn(self._ring, None)
+            self._at_end_of_turn(self._ring)
 
-    def _ring(self, nothing: None) -> None:
+    def _ring(self) -> None:
         """See that somebody takes the jobs of this turn."""
         self._ringing = False
         if len(self._idle) == self._started:  # nobody is awake
             self._wake()
+        if self._rushes:
+            self._rushes -= 1
+        elif self._wait():
+            return
         if self._jobs and not self._checking:
             self._checking = True
             self._loop.call_later(_PATIENCE, self._check)
+
+    def _wait(self) -> bool:
+        """Wait for a moment, for quick hooks to come back in the turn that sent them; returns whether all have."""
+        self._waits.append(None)
+        came = self._back.acquire(timeout=_MOMENT)
+        if not came:
+            try:
+                self._waits.pop()
+            except IndexError:  # a thread has the token, and is about to ring
+                came = self._back.acquire()
+        self._in_vain = 0 if came else min(2 * self._in_vain + 1, _MOST_IN_VAIN)
+        self._rushes = self._in_vain
+        self._finish()  # behind the token's end: a thread that still saw it has left its job there
+        return came and not self._jobs
 
     def give_up(self) -> None:
         """A running job is not waited for any more: another thread may take the place of its own."""
@@ -105,6 +135,15 @@ class ThreadPool:
         """A job that was given up has returned: if another thread took its place, one is too many now."""
         self._stuck = max(self._stuck - 1, 0)
         if self._started > self._threads + self._stuck:
+            self._started -= 1
+            self._dismissed.append(None)
+            if self._idle:
+                self._idle.pop().release()
+
+    def close(self) -> None:
+        """The worker ends: so does each thread, when it has nothing to do."""
+        self._threads = self._stuck = 0
+        while self._started:
             self._started -= 1
             self._dismissed.append(None)
             if self._idle:
@@ -156,12 +195,27 @@ class ThreadPool:
             job.run()
             done.append(job)
             del job  # an idle thread must not keep the last session alive
-            if not self._signalled:
-                self._signalled = True
-                try:
-                    self._loop.call_soon_threadsafe(self._finish)
-                except RuntimeError:  # the loop is closed: the worker is on its way out
-                    return
+            if not self._tell(bool(jobs)):
+                return
+
+    def _tell(self, more: bool) -> bool:
+        """In a thread: see that the loop hears of what is done, later if there is `more`; returns whether it can."""
+        if more and self._waits:
+            return True
+        try:
+            self._waits.pop()
+        except IndexError:
+            pass
+        else:
+            self._back.release()
+            return True
+        if not self._signalled:
+            self._signalled = True
+            try:
+                self._loop.call_soon_threadsafe(self._finish)
+            except RuntimeError:  # the loop is closed: the worker is on its way out
+                return False
+        return True
 
     def _finish(self) -> None:
         self._signalled = False

@@ -24,17 +24,19 @@ class Turn:
     Attributes:
         works: calls to be made when all sockets are read; whoever appends one has to `schedule` the turn's end.
         departures: calls to be made when all sessions have worked, likewise.
+        endings: calls to be made when all replies have left, likewise.
         scheduled: whether the end of the turn is on its way.
         settle: called when all is done.
     """
 
-    __slots__ = ("_call_soon", "departures", "scheduled", "settle", "works")
+    __slots__ = ("_call_soon", "departures", "endings", "scheduled", "settle", "works")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
         self.scheduled = False
         self.works: list[tuple[Call, Any]] = []
         self.departures: list[tuple[Call, Any]] = []
+        self.endings: list[Callable[[], None]] = []
         self.settle: Callable[[], None] = _nothing
 
     def schedule(self) -> None:
@@ -53,6 +55,11 @@ class Turn:
         self.departures.append((call, argument))
         self.schedule()
 
+    def end(self, call: Callable[[], None]) -> None:
+        """Have ``call()`` made when all replies have left."""
+        self.endings.append(call)
+        self.schedule()
+
     def finish(self) -> None:
         """Do it now."""
         self.scheduled = True  # what the work asks for belongs to this turn
@@ -60,15 +67,21 @@ class Turn:
         for call, argument in works:
             try:
                 call(argument)
-            except Exception:  # a bug costs its own session at most, not the rest of the turn
+            except (
+                BaseException
+            ):  # a bug costs its own session at most, not the rest of the turn, nor all turns to come
                 _log.exception("a session could not go on")
         self.scheduled = False
         departures, self.departures = self.departures, []
         for call, argument in departures:
             try:
                 call(argument)
-            except Exception:
+            except BaseException:
                 _log.exception("a reply could not leave")
+        if self.endings:
+            endings, self.endings = self.endings, []
+            for end in endings:
+                end()
         self.settle()
 
 

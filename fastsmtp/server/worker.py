@@ -231,9 +231,11 @@ class Worker:
             stack.callback(access_log.flush)
             books = Books(self._row, access_log)
             stack.callback(books.count)
+            pool = ThreadPool(loop, config.threads, config.max_pending_hooks, turn.end)
+            stack.callback(pool.close)
             dispatcher = Dispatcher(
                 tasks,
-                ThreadPool(loop, config.threads, config.max_pending_hooks, turn.leave),
+                pool,
                 Intake(store, self._row.cells) if store else None,
                 config.hook_timeout,
                 config.data_hook_timeout,

@@ -410,20 +410,29 @@ class TimedOut(Handler):
         note(hook="data", port=session.peer.port)
 
 
+class Odd(BaseException):
+    """What libraries that switch stacks raise, and nobody expects."""
+
+
+def _odd(name: str) -> BaseException:
+    return {"exit": SystemExit, "odd": Odd, "generator": GeneratorExit}[name]("a hook wants to exit")
+
+
 class Raising(Handler):
-    """Raises what is no Exception; the recipient says how."""
+    """Raises what is no Exception; the name in the command says what, a second one that it is late."""
 
     @inline
     def rcpt(self, session: Session, recipient: Recipient) -> Answer:
-        raise SystemExit("a hook wants to exit")
+        raise _odd(recipient.local)
 
     async def vrfy(self, session: Session, argument: str) -> Answer:
-        if argument == "late":
+        name, _, late = argument.partition(" ")
+        if late:
             await asyncio.sleep(0)
-        raise SystemExit("a hook wants to exit")
+        raise _odd(name)
 
     def help(self, session: Session, argument: str) -> Answer:
-        raise SystemExit("a hook wants to exit")
+        raise _odd(argument)
 
 
 class Blocking(Handler):

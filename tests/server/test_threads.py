@@ -93,11 +93,8 @@ class Bench:
         for gate in self.gates:
             gate.set()
         await _until(lambda: self.pool.pending == 0)
-        # A pool has no end of its own: its threads end when they find the loop closed. None may outlive a test.
-        self.loop.closed = True
-        while (left := _hook_threads()) > 0:
-            self.submit("last")
-            await _until(lambda left=left: self.pool.pending == 0 and _hook_threads() < left)  # type: ignore[misc]  # of this turn
+        self.pool.close()
+        await _until(lambda: _hook_threads() == 0)  # none may outlive a test
 
 
 def _hook_threads() -> int:
