@@ -8,9 +8,9 @@ Many threads taking turns cost more than few hot ones (cold caches, fights for t
 is awake, if there is one; another thread is woken only for a job that has waited for a millisecond. Idle threads form
 a stack: the one that worked last is the warmest.
 
-When the replies of a turn have left and the threads have their jobs, the loop waits for them, a third of a millisecond at
-the most: quick hooks come back in the turn that sent them, without a ring at the loop's bell and a way through its poll,
-10-20 % less CPU a message. Where it has waited in vain it goes on at once for more and more turns.
+When the replies of a turn have left and the threads have their jobs, the loop waits for them, a third of a millisecond
+at the most: quick hooks come back in the turn that sent them, without a way through the loop's poll, 10-20 % less CPU a
+message. Where it has waited in vain it goes on at once for more and more turns.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def wait_for(admin: AdminClient, name: str, expected: Any) -> None:
     """Counts come to the scoreboard within a second."""
 
     def look() -> bool:
-        return counted(admin.status()["totals"][name]) == expected
+        return bool(counted(admin.status()["totals"][name]) == expected)
 
     until(look, f"{name} = {expected}; there is {counted(admin.status()['totals'][name])}")
 
