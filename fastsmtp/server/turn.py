@@ -67,9 +67,7 @@ class Turn:
         for call, argument in works:
             try:
                 call(argument)
-            except (
-                BaseException
-            ):  # a bug costs its own session at most, not the rest of the turn, nor all turns to come
+            except BaseException:  # a bug costs its own session at most, not the rest of the turn, nor later ones
                 _log.exception("a session could not go on")
         self.scheduled = False
         departures, self.departures = self.departures, []
