@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..config import Config, Listen
-from .children import BackOff, die_with_master, how_it_ended, send
+from .children import NO_ROOM_DELAY, BackOff, die_with_master, how_it_ended, send
 from .listeners import Listener
 from .privileges import Account
 from .scoreboard import Scoreboard
@@ -75,10 +75,14 @@ class AdminChild:
         return self._pid != 0
 
     def start(self) -> None:
-        """Start it."""
+        """Start it; if it cannot be started now, it is due again a moment later."""
         self.due = None
         self._started = time.monotonic()
-        self._pid = self._fork()
+        try:
+            self._pid = self._fork()
+        except OSError as error:
+            self.due = self._started + NO_ROOM_DELAY
+            _log.error("admin cannot be started: %s; tried again in %g s", error.strerror, NO_ROOM_DELAY)
 
     def end(self) -> None:
         """Nobody needs it any more."""

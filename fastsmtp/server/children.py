@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+NO_ROOM_DELAY: Final = 1.0  # seconds until the next attempt, when the system has no room for one more process
+
 _STEADY: Final = 10.0  # seconds; a process that lives longer is no crash loop
 _MAX_BACK_OFF: Final = 30.0  # seconds between two attempts to start what keeps dying
 _PR_SET_PDEATHSIG: Final = 1

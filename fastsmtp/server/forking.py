@@ -30,10 +30,18 @@ class Forks:
         self.left_behind: list[Callable[[int | None], None]] = []
 
     def fork(self, name: str, slot: int | None, be: Callable[[], int]) -> int:
-        """Make a child that serves this slot, and is nothing else ever; returns its pid."""
+        """Make a child that serves this slot, and is nothing else ever; returns its pid.
+
+        Raises:
+            OSError: the system has no room for one more process.
+        """
         # A signal that reaches the child before it has handlers of its own would ring the master's bell.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+            raise
         if pid == 0:
             code = _FAILED
             try:

@@ -203,6 +203,7 @@ class Master:
         for child, reason in self._recycling.used_up(children, self._scoreboard, now):
             if self._reloads.rolling.recycle(child, reason):
                 self._cells[WORKER_RECYCLES] += 1
+        self._reloads.rolling.go_on()
         self._steer()
 
     def _steer(self) -> None:
