@@ -61,7 +61,12 @@ class BackOff:
 
 def how_it_ended(code: int) -> str:
     """An exit code as a log says it; negative: a signal."""
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-code}"
 
 
 def die_with_master() -> None:
