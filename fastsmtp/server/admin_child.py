@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..config import Config, Listen
-from .children import NO_ROOM_DELAY, BackOff, die_with_master, how_it_ended, send
+from .children import NO_ROOM_DELAY, BackOff, how_it_ended, send
 from .listeners import Listener
 from .privileges import Account
 from .scoreboard import Scoreboard
@@ -40,7 +40,6 @@ def listen(config: Config, owner: Account | None) -> Listener | None:
 
 def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts, wires: Wires) -> int:
     """In the child: be the admin process; returns the exit code."""
-    die_with_master()
     # Here, not above: workers need none of it. No file of the user's stands in for a module that comes now.
     sys.path = [each for each in sys.path if each not in ("", os.getcwd())]
     from . import admin

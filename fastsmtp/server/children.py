@@ -69,9 +69,14 @@ def how_it_ended(code: int) -> str:
         return f"signal {-code}"
 
 
-def die_with_master() -> None:
-    """In a child: have the kernel send us TERM when the master dies."""
-    master = os.getppid()
+def die_with_master(master: int | None = None) -> None:
+    """In a child: have the kernel send us TERM when the master dies.
+
+    Args:
+        master: its pid, as it was known before the fork. Without it a master that died before we were here goes
+            unnoticed: None takes whoever is our parent by now.
+    """
+    master = os.getppid() if master is None else master
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != master:  # it died a moment ago
         os.kill(os.getpid(), signal.SIGTERM)

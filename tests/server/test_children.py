@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fastsmtp.server.children import how_it_ended
+from fastsmtp.server.children import die_with_master, how_it_ended
+from tests.server.processes import children_of, is_alive
 from tests.server.running import running
+from tests.server.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,39 @@ def test_a_worker_that_a_real_time_signal_ends_is_replaced(tmp_path: Path) -> No
         os.kill(server.worker, 40)
         server.wait_for_log(r"died \(signal 40\); its successor starts")
         server.greeted().deliver()
+
+
+def test_a_child_whose_master_died_before_it_could_say_so_ends() -> None:
+    """The kernel sends nothing any more: the child has another parent by now, and finds out by itself."""
+    master = _fork_and_end()
+    pid = os.fork()
+    if pid == 0:
+        die_with_master(master)  # our parent is not the one of before the fork
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
+
+def test_a_child_whose_master_lives_goes_on() -> None:
+    for master in (os.getpid(), None):
+        pid = os.fork()
+        if pid == 0:
+            die_with_master(master)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_a_child_of_a_killed_master_ends(tmp_path: Path) -> None:
+    with running(tmp_path, "--store=discard:", "--admin=127.0.0.1:0") as server:
+        children = children_of(server.pid)
+        assert len(children) == 2
+        server.process.kill()
+        until(lambda: not any(is_alive(pid) for pid in children), "all have ended")
+
+
+def _fork_and_end() -> int:
+    """The pid of a process that has ended."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
