@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..config import Config, Listen
-from .children import BackOff, die_with_master, how_it_ended, send
+from .children import NO_ROOM_DELAY, BackOff, how_it_ended, send
 from .listeners import Listener
 from .privileges import Account
 from .scoreboard import Scoreboard
@@ -40,7 +40,6 @@ def listen(config: Config, owner: Account | None) -> Listener | None:
 
 def be_admin(listener: Listener, scoreboard: Scoreboard, facts: Facts, wires: Wires) -> int:
     """In the child: be the admin process; returns the exit code."""
-    die_with_master()
     # Here, not above: workers need none of it. No file of the user's stands in for a module that comes now.
     sys.path = [each for each in sys.path if each not in ("", os.getcwd())]
     from . import admin
@@ -75,10 +74,14 @@ class AdminChild:
         return self._pid != 0
 
     def start(self) -> None:
-        """Start it."""
+        """Start it; if it cannot be started now, it is due again a moment later."""
         self.due = None
         self._started = time.monotonic()
-        self._pid = self._fork()
+        try:
+            self._pid = self._fork()
+        except OSError as error:
+            self.due = self._started + NO_ROOM_DELAY
+            _log.error("admin cannot be started: %s; tried again in %g s", error.strerror, NO_ROOM_DELAY)
 
     def end(self) -> None:
         """Nobody needs it any more."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+NO_ROOM_DELAY: Final = 1.0  # seconds until the next attempt, when the system has no room for one more process
+
 _STEADY: Final = 10.0  # seconds; a process that lives longer is no crash loop
 _MAX_BACK_OFF: Final = 30.0  # seconds between two attempts to start what keeps dying
 _PR_SET_PDEATHSIG: Final = 1
@@ -59,12 +61,22 @@ class BackOff:
 
 def how_it_ended(code: int) -> str:
     """An exit code as a log says it; negative: a signal."""
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-code}"
 
 
-def die_with_master() -> None:
-    """In a child: have the kernel send us TERM when the master dies."""
-    master = os.getppid()
+def die_with_master(master: int | None = None) -> None:
+    """In a child: have the kernel send us TERM when the master dies.
+
+    Args:
+        master: its pid, as it was known before the fork. Without it a master that died before we were here goes
+            unnoticed: None takes whoever is our parent by now.
+    """
+    master = os.getppid() if master is None else master
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != master:  # it died a moment ago
         os.kill(os.getpid(), signal.SIGTERM)

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable, Collection
 from typing import Final
 
+from .children import die_with_master
+
 UNUSED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)  # that would kill by default
 _FAILED: Final = 70  # EX_SOFTWARE
 _log = logging.getLogger("fastsmtp.master")
@@ -30,14 +32,24 @@ class Forks:
         self.left_behind: list[Callable[[int | None], None]] = []
 
     def fork(self, name: str, slot: int | None, be: Callable[[], int]) -> int:
-        """Make a child that serves this slot, and is nothing else ever; returns its pid."""
+        """Make a child that serves this slot, and is nothing else ever; returns its pid. It does not outlive us.
+
+        Raises:
+            OSError: the system has no room for one more process.
+        """
         # A signal that reaches the child before it has handlers of its own would ring the master's bell.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        pid = os.fork()
+        master = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+            raise
         if pid == 0:
             code = _FAILED
             try:
                 self._leave_to_the_master(slot)
+                die_with_master(master)
                 code = be()
             except BaseException:
                 _log.critical("%s failed", name, exc_info=True)

@@ -240,7 +240,8 @@ def _bind_unix(path: str, mode: int | None, owner: Account | None) -> socket.soc
     try:
         each.bind(path)
         if owner is not None:
-            os.chown(path, owner.uid, owner.gid)
+            # The directory may be the owner's, who could put a link in the socket's place.
+            os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
     except OSError:
         each.close()
         raise

@@ -203,6 +203,7 @@ class Master:
         for child, reason in self._recycling.used_up(children, self._scoreboard, now):
             if self._reloads.rolling.recycle(child, reason):
                 self._cells[WORKER_RECYCLES] += 1
+        self._reloads.rolling.go_on()
         self._steer()
 
     def _steer(self) -> None:
@@ -389,6 +390,7 @@ class Master:
             self._scoreboard.master.become(State.DRAINING)
             self._ground.notifier.stopping("draining")
             self._slots.give_up()
+            self._reloads.rolling.give_up()
             self._cut_before = self._scoreboard.totals()[SESSIONS_CUT]
             self._kill_at = time.monotonic() + self._reloads.settings.current.drain_timeout + _KILL_DELAY
             for listener in self._listeners:  # new connections are refused as soon as the workers have closed theirs

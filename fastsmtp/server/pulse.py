@@ -38,12 +38,20 @@ class Pulse:
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)
         self._due = monotonic()
         self._cpu_us = 0  # that are in the books
-        self._timer = loop.call_soon(self._beat)
+        self._timer: asyncio.Handle = loop.call_soon(self._beat)
 
     def stop(self) -> None:
-        """The worker ends."""
+        """The worker ends: gauges stay as they are. The stamp goes on until the loop is closed.
+
+        The store's end and that of the application may take longer than a hanging loop is given.
+        """
         self._timer.cancel()
         os.close(self._statm)
+        self._stamp()
+
+    def _stamp(self) -> None:
+        self._cells[STAMP] = int(monotonic() * 1000)
+        self._timer = self._loop.call_later(_INTERVAL, self._stamp)
 
     def _beat(self) -> None:
         now, cells, entrances = monotonic(), self._cells, self._reception.entrances

@@ -72,15 +72,17 @@ class Rolling:
             self.go_on()
 
     def go_on(self) -> None:
-        """Replace the next worker whose slot has room; one that lacks it waits until a predecessor has left."""
+        """Replace the next worker whose slot has room; one that lacks it waits until a predecessor has left.
+
+        Called whenever something has changed, and once a second: a successor that could not be forked is tried again.
+        """
         if not (self._queue or self.is_reload) or self._slots.is_starting or self._handing_over:
             return
         ready = {slot: child for slot in self._queue if (child := self._slots.ready_in(slot))}
         self._queue = [slot for slot in self._queue if slot in ready]  # who starts anyway is new
         for slot in self._queue:
             if self._slots.has_room(slot):
-                self._queue.remove(slot)
-                self._slots.spawn(slot, replaces=ready[slot]).renews = self.is_reload
+                self._start_successor(ready[slot])
                 return
         if self._queue:
             prefix = "reload: " if self.is_reload else ""
@@ -88,6 +90,17 @@ class Rolling:
         elif self.is_reload:
             self.is_reload = False
             self._over()
+
+    def _start_successor(self, child: Child) -> None:
+        try:
+            self._slots.spawn(child.slot, replaces=child).renews = self.is_reload
+        except OSError as error:
+            self._say(
+                f"worker {child.slot}: its successor cannot be started: {error.strerror}; tried again every second"
+            )
+        else:
+            self._queue.remove(child.slot)
+            self._said = ""
 
     def _say(self, text: str) -> None:
         if text != self._said:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from . import worker
-from .children import BackOff, Child, Phase, send
+from .children import NO_ROOM_DELAY, BackOff, Child, Phase, send
 from .scoreboard import Row, Scoreboard
 
 Start = Callable[[int, Row, int, int, bool], int]
@@ -84,11 +84,21 @@ class Slots:
     # -- beginning ----------------------------------------------------------------------------------------------------
 
     def spawn(self, slot: int, replaces: Child | None = None) -> Child:
-        """Start a worker; the slot must have room."""
+        """Start a worker; the slot must have room.
+
+        Raises:
+            OSError: the system lacks a process or a descriptor for it; everything is as before.
+        """
         report, pipe = os.pipe()
         row = self._scoreboard.take(slot)
-        pid = self._start(slot, row, report, pipe, replaces is not None)
-        os.close(pipe)
+        try:
+            pid = self._start(slot, row, report, pipe, replaces is not None)
+        except OSError:
+            self._scoreboard.release(row.number)
+            os.close(report)
+            raise
+        finally:
+            os.close(pipe)
         child = self.children[pid] = Child(pid, slot, row.number, report, time.monotonic(), replaces=replaces)
         return child
 
@@ -107,10 +117,14 @@ class Slots:
         return delay
 
     def look_at_the_clock(self, now: float) -> None:
-        """Start who is due, and for whom there is room."""
+        """Start who is due, and for whom there is room; who cannot be started now is due again a moment later."""
         for slot in [slot for slot, at in self._restarts.items() if now >= at and self.has_room(slot)]:
             del self._restarts[slot]
-            self.spawn(slot)
+            try:
+                self.spawn(slot)
+            except OSError as error:
+                self._restarts[slot] = now + NO_ROOM_DELAY
+                _log.error("worker %d cannot be started: %s; tried again in %g s", slot, error.strerror, NO_ROOM_DELAY)
 
     @property
     def due(self) -> list[float]:

@@ -83,7 +83,7 @@ def prepared(config: Config, target: object | None) -> Iterator[Ground]:
     most = max(workers, config.max_workers or max(8, 2 * workers))
     listeners, admin = _bind(config, workers, most, owner)
     try:
-        with _pidfile(config.pidfile):
+        with pidfile(config.pidfile):
             _drop_to(owner)
             notifier = Notifier(os.environ)
             if target is None and config.app and config.preload:
@@ -176,14 +176,18 @@ def _drop_to(owner: Account | None) -> None:
 
 
 @contextmanager
-def _pidfile(path: str | None) -> Iterator[None]:
-    """Our pid in a file, as long as we live; whole at any time."""
+def pidfile(path: str | None) -> Iterator[None]:
+    """Our pid in a file, as long as we live; whole at any time.
+
+    Raises:
+        StartError: it cannot be written.
+    """
     if path is None:
         yield
         return
     ours, beside = f"{os.getpid()}\n", f"{path}.{os.getpid()}"
     try:
-        Path(beside).write_text(ours)
+        _write_new(beside, ours)
         os.replace(beside, path)
     except OSError as error:
         _log.critical("%s: cannot be written: %s", path, error.strerror)
@@ -195,3 +199,11 @@ def _pidfile(path: str | None) -> Iterator[None]:
         with suppress(OSError):  # its directory may belong to whom we were
             if Path(path).read_text() == ours:
                 os.unlink(path)
+
+
+def _write_new(path: str, text: str) -> None:
+    """Make a file; root follows no link here that somebody has put into a directory of his."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # of a server with our pid that was killed: in a container they all have the same
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "w") as file:
+        file.write(text)

@@ -37,7 +37,6 @@ from .access_log import AccessLog
 from .application import Application
 from .books import Books
 from .certificates import CertificateError, Certificates
-from .children import die_with_master
 from .clients import Clients
 from .columns import SESSIONS_CUT, State
 from .connection import Connection
@@ -101,7 +100,6 @@ def run(
     Returns:
         The exit code.
     """
-    die_with_master()
     row.begin()
     if traces:
         traces.keep_sender()

@@ -10,12 +10,15 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fastsmtp.config import Listen
+from fastsmtp.server.listeners import Listener
 from fastsmtp.server.privileges import Account, PrivilegeError, account
+from fastsmtp.server.startup import pidfile
 from tests.server.processes import children_of
 from tests.server.running import ROOT, failing, starting
 from tests.server.waiting import until
@@ -84,6 +87,103 @@ def test_who_may_not_is_told_and_who_is_it_already_is_not() -> None:
     assert "cannot become uid 0" in _become(0, 0, "root", **who).stderr
     assert "cannot become uid 4243" in _become(4243, GID, None, **who).stderr
     assert _become(UID, GID, None, **who).returncode == 0
+
+
+# -- what the user may have put in the way -----------------------------------------------------------------------------
+
+OPEN = """
+import os, sys
+from fastsmtp.config import Config
+from fastsmtp.server.log_files import LogFiles
+from fastsmtp.server.privileges import Account
+try:
+    LogFiles(Config(log_file=sys.argv[1])).open(Account({uid}, {gid}, None))
+except OSError as error:
+    sys.exit(f"{{error.filename}}: {{error.strerror}}")
+os.write(2, b"a line\\n")
+"""
+
+
+def _write_a_line(log: Path, **streams: object) -> subprocess.CompletedProcess[str]:
+    """As root, to a log that is to be somebody else's."""
+    command = [sys.executable, "-c", OPEN.format(uid=UID, gid=GID), str(log)]
+    streams = streams or {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run(command, text=True, timeout=30, check=False, env=_environment(), **streams)  # type: ignore[call-overload,no-any-return]  # of subprocess.run
+
+
+@NEEDS_ROOT
+def test_a_new_log_is_given_away_and_one_that_was_there_is_not(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    _write_a_line(log)
+    assert (log.read_text(), log.stat().st_uid, log.stat().st_gid) == ("a line\n", UID, GID)
+    os.chown(log, 0, 0)
+    _write_a_line(log)
+    assert (log.read_text(), log.stat().st_uid, log.stat().st_gid) == ("a line\na line\n", 0, 0)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_log_that_leads_to_a_file_of_roots_is_not_opened(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    victim, log = tmp_path / "victim", tmp_path / "log"
+    victim.write_text("of root\n")
+    link(victim, log)
+    done = _write_a_line(log)
+    assert (done.returncode, done.stderr) == (1, f"{log}: is a link to a file of somebody else's\n")
+    assert (victim.read_text(), victim.stat().st_uid) == ("of root\n", 0)
+    code, text = failing(tmp_path, "--listen=127.0.0.1:0", f"--user={UID}", f"--group={GID}", f"--log-file={log}")
+    assert (code, f"{log}: cannot be opened: is a link to" in text, "Traceback" in text) == (2, True, False)
+
+
+@NEEDS_ROOT
+def test_a_log_that_leads_to_no_file_makes_none(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "victim")
+    assert _write_a_line(tmp_path / "log").returncode == 1
+    assert not (tmp_path / "victim").exists()
+
+
+@NEEDS_ROOT
+def test_a_log_that_leads_to_a_file_of_the_users_is_written(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.touch()
+    os.chown(theirs, UID, GID)
+    (tmp_path / "log").symlink_to(theirs)
+    _write_a_line(tmp_path / "log")
+    assert theirs.read_text() == "a line\n"
+
+
+@NEEDS_ROOT
+def test_a_log_that_leads_to_a_device_a_pipe_or_where_we_write_already_is_written(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    assert _write_a_line(tmp_path / "null").returncode == 0
+    assert _write_a_line(Path("/dev/stdout")).stdout == "a line\n"
+    with (tmp_path / "output").open("w") as output:
+        assert _write_a_line(Path("/dev/stdout"), stdout=output).returncode == 0
+    assert (tmp_path / "output").read_text() == "a line\n"
+    assert (tmp_path / "output").stat().st_uid == 0
+
+
+@NEEDS_ROOT
+def test_a_link_in_place_of_a_unix_socket_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim, path, chown = tmp_path / "victim", tmp_path / "smtp.sock", os.chown
+    victim.touch()
+
+    def chown_too_late(name: str, *arguments: int, **options: bool) -> None:
+        path.unlink()
+        path.symlink_to(victim)
+        chown(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "chown", chown_too_late)
+    Listener(Listen.parse(f"unix:{path}"), 1, 1, owner=Account(UID, GID, None)).close()
+    assert victim.stat().st_uid == 0
+
+
+def test_a_link_in_place_of_a_pidfile_that_is_being_written_is_not_followed(tmp_path: Path) -> None:
+    """Also of the name that it has until it is whole; what a killed server has left there is in nobody's way."""
+    victim, path = tmp_path / "victim", tmp_path / "pid"
+    Path(f"{path}.{os.getpid()}").symlink_to(victim)
+    with pidfile(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- a server ----------------------------------------------------------------------------------------------------------

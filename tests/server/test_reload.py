@@ -90,15 +90,17 @@ def test_a_reload_under_load_fails_nobody(tmp_path: Path) -> None:
 
 def test_sessions_of_a_replaced_worker_go_on(tmp_path: Path) -> None:
     """standards.md E13: one that has been idle for drain_idle gets 421 4.3.2."""
-    with running(tmp_path, "tests.server.apps:Pids", "--drain-idle=1") as server:
+    with running(tmp_path, "tests.server.apps:Pids", "--drain-idle=2") as server:
         old = server.worker
         busy, idle = server.greeted(), server.greeted()
         busy.begin_data()
         server.send_signal(signal.SIGHUP)
-        server.wait_for_log("took over")
+        (took_over,) = server.wait_for_log(r"worker 0: pid (\d+) took over")
         idle.ask("NOOP", "250")
         with server.connect() as new:
-            assert str(old) not in new.expect("220 pid ")
+            # The log says so only when the old worker has closed its doors, so there is no other answer.
+            assert new.reply() == f"220 pid {took_over[1]}"
+        assert took_over[1] != str(old)
         idle.expect("421 4.3.2 ")
         idle.expect_end()
         busy.send(b"x\r\n.\r\n")

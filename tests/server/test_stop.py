@@ -235,3 +235,35 @@ def test_no_process_keeps_the_port(tmp_path: Path) -> None:
         assert server.stop() == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, 5)
+
+
+SLOW_ONCE_RENEWED = """
+import pathlib, time
+from fastsmtp import Handler
+
+if pathlib.Path("loaded").exists():
+    time.sleep(30)
+
+class App(Handler):
+    pass
+"""
+
+
+def test_a_stop_in_the_middle_of_a_reload_starts_nobody_any_more(tmp_path: Path) -> None:
+    """The first successor ends before it serves; the other workers still drain, and are not to be replaced."""
+    (tmp_path / "app.py").write_text(SLOW_ONCE_RENEWED)
+    with running(tmp_path, "app:App", "--store=discard:", workers=2) as server:
+        (tmp_path / "loaded").touch()
+        before = server.workers
+        busy = [server.greeted() for _ in range(12)]  # some at each worker
+        for client in busy:
+            client.begin_data()
+        server.send_signal(signal.SIGHUP)
+        (successor,) = until(lambda: set(server.workers) - set(before), "a successor")
+        server.send_signal(signal.SIGTERM)
+        until(lambda: not is_alive(successor), "the successor ends")
+        for client in busy:
+            client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            client.expect("250 2.0.0 accepted")
+        assert server.wait() == 0
+        assert "Traceback" not in server.log

@@ -66,6 +66,32 @@ def test_a_worker_that_leaves_is_watched_too(tmp_path: Path) -> None:
         assert len(server.workers) == 1
 
 
+SLOW = """
+import asyncio
+from contextlib import asynccontextmanager
+from fastsmtp import Handler
+
+class App(Handler):
+    @classmethod
+    @asynccontextmanager
+    async def lifespan(cls, worker):
+        yield
+        await asyncio.sleep(4)
+        print("ended in its own time", flush=True)
+"""
+
+
+def test_a_worker_whose_application_ends_slowly_is_left_alone(tmp_path: Path) -> None:
+    """Its loop turns: whoever looks sees that, long after the last session."""
+    (tmp_path / "app.py").write_text(SLOW)
+    with running(tmp_path, "app:App", "--watchdog-timeout=1", "--store=discard:") as server:
+        old = server.worker
+        server.send_signal(signal.SIGHUP)
+        server.wait_for_log(rf"worker 0 \(pid {old}\) has left", 20)
+        assert "hangs" not in server.log
+        assert "ended in its own time" in server.access_log
+
+
 def test_a_server_that_was_suspended_as_a_whole_goes_on(tmp_path: Path) -> None:
     """A frozen cgroup, a suspended machine, Ctrl-Z: stamps are old, and nobody is to blame."""
     with running(tmp_path, "tests.server.apps:Pids", "--watchdog-timeout=1") as server:
