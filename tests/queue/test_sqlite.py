@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastsmtp.protocol.replies import INSUFFICIENT_STORAGE, TEMPORARY_FAILURE
-from fastsmtp.queue import Queue, QueueError
+from fastsmtp.queue import Queue, QueueError, sqlite_writer
 from fastsmtp.queue.sqlite_database import Database
 from tests.queue.mails import counts, drain, mail, run, take
 
@@ -159,6 +159,48 @@ def test_a_database_that_becomes_corrupt_at_work_is_put_aside(
     assert run(main()) == ["new"]
     assert len(list(path.glob("0.corrupt-*"))) == 1
     assert "is corrupt" in caplog.text
+
+
+def test_a_corrupt_database_that_cannot_be_put_aside_does_not_silence_the_queue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrupt(database: Database) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    def fail(database: Database, error: BaseException) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def main() -> list[str]:
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            (shard,) = await queue._backend.shards()
+            with monkeypatch.context() as broken:
+                broken.setattr(Database, "put_aside", fail)
+                with pytest.raises(sqlite3.DatabaseError):
+                    await shard._writer.do(corrupt)  # type: ignore[attr-defined]  # it is a SQLite shard
+            await queue.put([mail("after")])
+            return [item.message_id for item in await drain(queue)]
+
+    assert run(main()) == ["after"]
+    assert "cannot be put aside" in caplog.text
+
+
+def test_what_is_committed_stays_so_if_no_space_can_be_given_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(database: Database) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def main() -> list[str]:
+        monkeypatch.setattr(sqlite_writer, "_VACUUM_EVERY", 1)
+        monkeypatch.setattr(Database, "give_back_space", fail)
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            await queue.put([mail("ID1")])
+            return [item.message_id for item in await drain(queue)]
+
+    assert run(main()) == ["ID1"]
+    assert "free space is not given back" in caplog.text
 
 
 def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
