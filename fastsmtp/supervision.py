@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 from .server.children import BackOff, die_with_master, how_it_ended
 
 _KILL_DELAY: Final = 5.0  # seconds behind the time to stop, before a process that does not leave is killed
+_NO_ROOM_DELAY: Final = 1.0  # seconds until the next attempt, where the machine has no room for a process
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
 _log = logging.getLogger("fastsmtp.supervision")
 
@@ -76,7 +77,7 @@ class Supervisor:
             if each == wake:
                 for number in os.read(wake, 4096):
                     self._hear(number)
-            else:
+            elif any(each == pipe for _, _, pipe in self._processes.values()):  # else the bell told of its end just now
                 self._is_ready(each)
         if self._exit_code is not None and time.monotonic() >= self._kill_at:
             self._kill_at = time.monotonic() + _KILL_DELAY
@@ -106,15 +107,35 @@ class Supervisor:
                 os.kill(pid, number)
 
     def _spawn(self, place: int) -> None:
-        report, pipe = os.pipe()
-        # A signal that reaches the child before it has handlers of its own would ring our bell.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(report, pipe)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        os.close(pipe)
+        """Starts a process; where the machine has no room for one, a little later: the others go on meanwhile."""
+        try:
+            pid, report = self._fork()
+        except OSError as error:
+            _log.error("no process can be started (%s); next attempt in %g s", error.strerror, _NO_ROOM_DELAY)
+            self._due[place] = time.monotonic() + _NO_ROOM_DELAY
+            return
         self._processes[pid] = (place, time.monotonic(), report)
+
+    def _fork(self) -> tuple[int, int]:
+        """The new process, and our end of its pipe.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        report, pipe = os.pipe()
+        try:
+            # A signal that reaches the child before it has handlers of its own would ring our bell.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            pid = os.fork()
+            if pid == 0:
+                self._be_child(report, pipe)
+        except OSError:
+            os.close(report)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            os.close(pipe)
+        return pid, report
 
     def _be_child(self, report: int, pipe: int) -> NoReturn:
         code = 70  # EX_SOFTWARE

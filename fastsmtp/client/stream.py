@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import cast
+from typing import Final, cast
+
+_MAX_UNREAD: Final = 2**20  # octets; all the replies to a thousand recipients are a tenth of it
 
 
 class Stream(asyncio.Protocol):
@@ -96,6 +98,11 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if len(self._received) > _MAX_UNREAD:  # while we send, nobody reads: it could fill our memory
+            self._received.clear()
+            self._error = ConnectionAbortedError(f"the other side said more than {_MAX_UNREAD} octets at a time")
+            self._writable.set()
+            self.abort()
         self._wake()
 
     def eof_received(self) -> None:
@@ -104,7 +111,7 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
-        self._error = exc
+        self._error = self._error or exc
         self._writable.set()
         self._wake()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,7 +49,9 @@ class Attempts:
             hops = await self._routes.hops(item.destination)
         except NoRouteError as error:
             return [Fate(recipient, error.response) for recipient in item.recipients]
-        journey = _Journey(item, self._pools, self._signers)
+        # In a thread: a large message would hold up all others for as long as it is hashed.
+        header = await asyncio.to_thread(_signatures, self._signers, item) if self._signers else b""
+        journey = _Journey(item, self._pools, header)
         for hop in hops:
             await journey.stop_at(hop.secured() if item.sender.require_tls and not hop.path else hop)
             if journey.is_over:
@@ -59,12 +62,12 @@ class Attempts:
 class _Journey:
     """An item on its way along the hosts of its destination."""
 
-    def __init__(self, item: Item, pools: Pools, signers: Sequence[Signer]) -> None:
+    def __init__(self, item: Item, pools: Pools, header: bytes) -> None:
         self._item = item
         self._pools = pools
         self._fates: dict[int, Fate] = {}  # by the recipient's place
         self._given_up = False
-        self._header = _signatures(signers, item)
+        self._header = header
 
     @property
     def fates(self) -> list[Fate]:
@@ -128,7 +131,7 @@ class _Journey:
 def _signatures(signers: Sequence[Signer], item: Item) -> bytes:
     """What goes in front of the message; made once for all hosts, as it takes a look at every octet."""
     outgoing = Outgoing(item.sender, item.recipients, item.content)
-    return signatures(signers, outgoing.lines(), time.time()) if signers and not outgoing.is_binary else b""
+    return b"" if outgoing.is_binary else signatures(signers, outgoing.lines(), time.time())
 
 
 def _sender_for(hop: Hop, item: Item) -> Sender:

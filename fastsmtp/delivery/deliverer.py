@@ -104,25 +104,31 @@ class Deliverer:
 
     async def deliver(self, item: Item) -> None:
         """One attempt at one item, and what follows from it. Never raises."""
+        fates: Sequence[Fate] = ()
         try:
             await self._pace.wait(item.destination)
             began = time.monotonic()
-            fates = self._aged(item, await self._attempt(item))
+            fates = await self._attempt(item)
+            fates = self._aged(item, fates)
             self._log.attempt(item, fates, time.monotonic() - began)
             await self._settle(item, fates)
         except LeaseLostError as error:
             _log.warning("message %s: %s", item.message_id, error)
         except QueueError as error:
             _log.error("message %s, item %s will be delivered again: %s", item.message_id, item.id, error)
-            await self._put_off(item)
+            await self._put_off(item, fates)
         except Exception:
             _log.exception("message %s, item %s: could not be settled", item.message_id, item.id)
-            await self._put_off(item)
+            await self._put_off(item, fates)
 
-    async def _put_off(self, item: Item) -> None:
-        """Lets go of an item: as long as we seem to have it, nobody else gets it."""
+    async def _put_off(self, item: Item, fates: Sequence[Fate]) -> None:
+        """Lets go of an item: as long as we seem to have it, nobody else gets it.
+
+        Who has the message does not get it again; better that a report of success is lost than a copy every time.
+        """
+        left: list[Recipient] | None = [fate.recipient for fate in fates if not fate.is_done] if fates else None
         with suppress(QueueError):
-            await item.retry(time.time() + self._schedule.first, _OUR_FAULT.text)
+            await item.retry(time.time() + self._schedule.first, _OUR_FAULT.text, left)
 
     async def _attempt(self, item: Item) -> list[Fate]:
         try:

@@ -33,7 +33,8 @@ _SIGNED: Final = (
 # Named once more than they are there, so that nobody can add another one (RFC 6376 8.15).
 _SEALED: Final = frozenset({b"from", b"to", b"cc", b"subject", b"date", b"reply-to"})
 _MIN_RSA_BITS: Final = 1024  # RFC 8301 3.2
-_FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:(.*(?:\r\n[ \t].*)*)\r\n")
+# From the start of a line only, and never back: a long line without a colon would be looked at from each of its octets.
+_FIELD: Final = re.compile(rb"^([!-9;-~]++)[ \t]*+:(.*(?:\r\n[ \t].*)*)\r\n", re.MULTILINE)
 _BLANKS: Final = re.compile(rb"[ \t]+")
 _MAX_HEADER: Final = 2**20  # octets; behind that nothing is looked for
 
@@ -102,6 +103,8 @@ class Signer:
 def signatures(signers: Sequence[Signer], blocks: Iterable[bytes], now: float) -> bytes:
     """The signatures of a message, one for each key of its author's domain; nothing where there is no such key.
 
+    It looks at every octet, so it runs in a thread where an event loop must not wait.
+
     Args:
         signers: all the keys there are.
         blocks: the message as it goes out, in pieces, with CR LF as line ends.
@@ -158,7 +161,7 @@ def _author_domain(section: bytes) -> str:
     try:
         header = BytesHeaderParser().parsebytes(section)  # the old policy: it leaves the values alone
         authors = getaddresses([str(value) for value in header.get_all("From", [])])
-    except (ValueError, LookupError):  # the parser's answers to hostile input
+    except (ValueError, LookupError, RecursionError):  # the parser's answers to hostile input
         return ""
     return authors[0][1].rpartition("@")[2].lower() if len(authors) == 1 else ""
 
@@ -219,8 +222,12 @@ def _body_hash(blocks: Iterable[bytes]) -> bytes:
 
 
 def _whole_lines(blocks: Iterable[bytes]) -> Iterable[list[bytes]]:
-    rest = b""
+    begun: list[bytes] = []  # pieces of a line, joined once: it may go through all of the message
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\r\n")
-        yield lines
+        begun.append(block)
+        if b"\n" in block:
+            *lines, rest = b"".join(begun).split(b"\r\n")
+            begun = [rest]
+            yield lines
+    rest = b"".join(begun)
     yield [rest] if rest else []

@@ -23,6 +23,7 @@ from .contract import QueueError
 
 _CONNECT_TIMEOUT: Final = 5.0  # seconds
 _STATEMENT_TIMEOUT: Final = 30.0  # seconds; a server slower than that is as good as away
+_MIGRATION_TIMEOUT: Final = 120.0  # seconds; a new version may have to go through tables that are large
 _FIRST_PAUSE: Final = 0.2  # seconds until the second attempt to connect
 _LONGEST_PAUSE: Final = 15.0
 _log = logging.getLogger("fastsmtp.queue")
@@ -88,9 +89,7 @@ class Link:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 connection = await asyncpg.connect(self._dsn, server_settings=_session())
             try:
-                await self._check(connection)
-                if self._connected:
-                    await self._connected(connection)
+                await self._prepare(connection)
             except BaseException:
                 connection.terminate()
                 raise
@@ -105,13 +104,22 @@ class Link:
         self._connection = connection
         return connection
 
+    async def _prepare(self, connection: Connection) -> None:
+        """Makes a connection ready. Each step has its time: all who want to use it wait meanwhile."""
+        async with asyncio.timeout(_STATEMENT_TIMEOUT):
+            await self._check(connection)
+        async with asyncio.timeout(_MIGRATION_TIMEOUT):
+            self.name = await migrate(connection)
+        if self._connected:
+            async with asyncio.timeout(_STATEMENT_TIMEOUT):
+                await self._connected(connection)
+
     async def _check(self, connection: Connection) -> None:
-        """Refuses a server that reports commits which a power cut may take, and brings its tables up to date."""
+        """Refuses a server that reports commits which a power cut may take."""
         if await connection.fetchval("SHOW fsync") != "on":
             raise QueueError(TEMPORARY_FAILURE, f"{self.title}: fsync is off there, so nothing it says is durable")
         if await connection.fetchval("SHOW synchronous_commit") == "off":
             await connection.execute("SET synchronous_commit = on")
-        self.name = await migrate(connection)
 
     def _error(self, error: BaseException) -> QueueError:
         if isinstance(error, QueueError):

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
@@ -16,6 +17,7 @@ from .sqlite_database import make_directory
 from .sqlite_shard import SQLiteShard
 
 _log = logging.getLogger("fastsmtp.queue")
+_RETRY_DELAY: Final = 5.0  # seconds; each attempt takes a thread, and says in the log why it failed
 _SLOT: Final = re.compile(r"\d{1,4}", re.ASCII)
 
 
@@ -39,6 +41,7 @@ class SQLiteBackend:
         self._shards: dict[str, SQLiteShard] = {}
         self._bell = Bell(os.path.join(self._path, "bell"))
         self._missing: set[str] = set()  # slots whose database cannot be opened
+        self._retry_at = 0.0  # by the monotonic clock: when these are tried again
         self._seen = 0  # when the directory was looked at, by its own clock
 
     @staticmethod
@@ -95,10 +98,13 @@ class SQLiteBackend:
     async def shards(self) -> Sequence[SQLiteShard]:
         """Opens databases that have come, too: the server has got more workers."""
         changed = os.stat(self._path).st_mtime_ns
-        if changed != self._seen:
+        if changed != self._seen or (self._missing and monotonic() >= self._retry_at):
             self._seen = changed
-            for slot in sorted(os.listdir(self._path)):
-                if _SLOT.fullmatch(slot) and slot not in self._shards:
+            self._retry_at = monotonic() + _RETRY_DELAY
+            slots = sorted(filter(_SLOT.fullmatch, os.listdir(self._path)))
+            self._missing.intersection_update(slots)
+            for slot in slots:
+                if slot not in self._shards:
                     await self._open_another(slot)
         return list(self._shards.values())
 
@@ -108,7 +114,6 @@ class SQLiteBackend:
             await self._open(slot, owned=False)
         except QueueError as error:  # the others go on
             self._missing.add(slot)
-            self._seen = 0
             _log.error("%s", error)
 
     @property

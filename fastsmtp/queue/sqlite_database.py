@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Final
 
 from .contract import State
@@ -53,9 +54,7 @@ class Database:
         self.owned = owned
         self._make_directories()
         try:
-            self._open()
-            if owned:
-                self._look_at_it()
+            self._open(self._look_at_it if owned else None)
         except sqlite3.DatabaseError as error:
             if not (owned and is_corrupt(error)):
                 raise
@@ -67,12 +66,29 @@ class Database:
         make_directory(self.path)
         make_directory(os.path.join(self.path, "bodies"))
 
-    def _open(self) -> None:
-        file = os.path.join(self.path, "queue.db")
+    def _open(self, check: Callable[[], None] | None = None) -> None:
+        """Opens all there is, or nothing: who tries again every few seconds would run out of descriptors."""
         self.bodies = Bodies(os.path.join(self.path, "bodies"))
-        self.connection = sqlite3.connect(
-            file, timeout=_BUSY_TIMEOUT, isolation_level=None, cached_statements=64, check_same_thread=False
-        )
+        try:
+            self.connection = sqlite3.connect(
+                self._file, timeout=_BUSY_TIMEOUT, isolation_level=None, cached_statements=64, check_same_thread=False
+            )
+            try:
+                self._set_up()
+                if check:
+                    check()
+            except BaseException:
+                self.connection.close()
+                raise
+        except BaseException:
+            self.bodies.close()
+            raise
+
+    @property
+    def _file(self) -> str:
+        return os.path.join(self.path, "queue.db")
+
+    def _set_up(self) -> None:
         execute = self.connection.execute
         execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         execute("PRAGMA auto_vacuum = INCREMENTAL")  # in force if the database is new
@@ -84,7 +100,7 @@ class Database:
         self._migrate()
         (self.name,) = execute("SELECT name FROM shard").fetchone()
         _sync_directory(self.path)
-        self._inode = os.stat(file).st_ino
+        self._inode = os.stat(self._file).st_ino
 
     def _migrate(self) -> None:
         execute = self.connection.execute
@@ -107,7 +123,7 @@ class Database:
     def _look_at_it(self) -> None:
         """What the start has to say and to clear away."""
         execute = self.connection.execute
-        if os.path.getsize(os.path.join(self.path, "queue.db")) <= _CHECKED_BYTES:
+        if os.path.getsize(self._file) <= _CHECKED_BYTES:
             (verdict,) = execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 error = sqlite3.DatabaseError(verdict)
@@ -126,12 +142,12 @@ class Database:
     def is_current(self) -> bool:
         """Whether its path still means this database; it may have been put aside by its owner."""
         try:
-            return os.stat(os.path.join(self.path, "queue.db")).st_ino == self._inode
+            return os.stat(self._file).st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def put_aside(self, error: BaseException) -> None:
-        """Closes it and renames it: nothing of it is deleted, and nothing of it is delivered."""
+        """Closes it, if it is open, and renames it: nothing of it is deleted, and nothing of it is delivered."""
         self.close()
         aside = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
         os.rename(self.path, aside)
@@ -151,7 +167,7 @@ class Database:
             self.connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def close(self) -> None:
-        """Closes the files; what was committed stays."""
+        """Closes the files, if they are open; what was committed stays."""
         self.bodies.close()
         self.connection.close()
 

@@ -125,14 +125,21 @@ class Writer:
             return error
 
     def _after(self, error: Exception) -> None:
-        """A corrupt database is put aside by its owner; others look for what the owner has put in its place."""
+        """A corrupt database is put aside by its owner; others look for what the owner has put in its place.
+
+        Never raises: the thread must go on, or nobody would be answered any more. What could not be put aside is
+        opened again, and then it is tried again.
+        """
         database = self._database
         if database and is_corrupt(error):
             self._database = None
-            if database.owned and database.is_current():  # else the slot's other worker has done so a moment ago
-                database.put_aside(error)
-            else:
-                database.close()
+            try:
+                if database.owned and database.is_current():  # else the slot's other worker has done so a moment ago
+                    database.put_aside(error)
+                else:
+                    database.close()
+            except Exception:
+                _log.exception("queue %s is corrupt (%s), and cannot be put aside", database.path, error)
 
     def _together(self, operations: Sequence[Operation[object]]) -> list[object]:
         database = self._current()
@@ -154,7 +161,7 @@ class Writer:
                     operation.settle(database, committed)
         self._groups += 1
         if self._groups % _VACUUM_EVERY == 0:
-            database.give_back_space()
+            _give_back_space(database)
         return [results.get(operation) for operation in operations]
 
     def _current(self) -> Database:
@@ -164,6 +171,14 @@ class Writer:
         if self._database is None:
             self._database = self._open_database()
         return self._database
+
+
+def _give_back_space(database: Database) -> None:
+    """What fails here must not fail the transaction before it, which is committed."""
+    try:
+        database.give_back_space()
+    except Exception as error:
+        _log.warning("queue %s: free space is not given back: %s", database.path, error)
 
 
 def _tell(group: Sequence[_Waiting], results: Sequence[object]) -> None:

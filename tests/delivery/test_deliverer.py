@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from fastsmtp.client import Hop
 from fastsmtp.delivery.dkim import Signer
 from fastsmtp.delivery.schedule import Schedule
 from fastsmtp.protocol.envelope import DeliverBy, Recipient, Sender
+from fastsmtp.protocol.replies import TEMPORARY_FAILURE
+from fastsmtp.queue import Mail, QueueError
 from tests.client.hops import CLOSE, CONTENT, EVERYTHING, PLAIN, FakeHop, run, running
 from tests.delivery.mailroom import ALICE, QUICK, Mailroom, mailroom, parts_of, status_of
 
@@ -104,6 +106,38 @@ def test_each_recipient_goes_its_own_way(tmp_path: Path) -> None:
     (report,) = reports(home)
     _, (failed,) = status_of(report)
     assert failed["Final-Recipient"] == "rfc822; b@away.example"
+
+
+@pytest.mark.parametrize("error", [QueueError(TEMPORARY_FAILURE, "away"), RuntimeError("a fault of ours")])
+def test_who_has_the_message_does_not_get_it_again_because_a_report_failed(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, home = (
+        FakeHop(("PIPELINING", "8BITMIME"), {"RCPT": ["250 ok", "550 5.1.1 no such user", "550 5.1.1 still none"]}),
+        FakeHop(),
+    )
+
+    async def act(room: Mailroom) -> None:
+        put, errors = room.queue.put, [error]
+
+        async def put_or_fail(mails: Sequence[Mail]) -> None:
+            if any(mail.sender.is_null for mail in mails) and errors:
+                raise errors.pop()
+            await put(mails)
+
+        monkeypatch.setattr(room.queue, "put", put_or_fail)
+        await room.put("a@away.example", "b@away.example")
+        await room.until_empty()
+        assert [line["status"] for line in room.lines][:3] == ["sent", "failed", "failed"]
+        errors.append(error)
+        await room.put(Recipient("c", "away.example", notify=("SUCCESS",)))
+        await room.until_empty()
+        assert errors == []
+
+    play(tmp_path, act, away, home=home)
+    assert [command[9] for command in away.commands if command.startswith("RCPT")] == list("abbc")
+    assert len(away.contents) == 2
+    assert len(reports(home)) == 1
 
 
 def test_recipients_that_are_too_many_come_with_the_next_transaction(tmp_path: Path) -> None:

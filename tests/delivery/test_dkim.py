@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,30 @@ def test_the_hash_does_not_depend_on_how_the_message_is_cut(body: list[bytes], b
     assert signed(signers, message, block) == signed(signers, message, 10**6)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"From: a@example.org\r\n" + b"x" * 900_000 + b"\r\n\r\n",
+        b"From: a@example.org\r\n" + b"x " * 450_000 + b"\r\n\r\n",
+        b"From: a@example.org\r\n\r\n" + b"x" * 40_000_000,
+    ],
+    ids=["a line without a colon", "words without a colon", "a body of one line"],
+)
+def test_a_huge_line_takes_no_more_than_its_length(message: bytes) -> None:
+    signer = Signer("example.org", "x", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    blocks = [message[start : start + 16_384] for start in range(0, len(message), 16_384)]
+    began = time.process_time()
+    assert signatures([signer], blocks, NOW)
+    assert time.process_time() - began < 5  # a second on a slow machine; where each octet counts twice, minutes
+
+
+def test_only_the_start_of_a_line_begins_a_field() -> None:
+    signer = Signer("example.org", "x", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    lines = b"From: a@example.org\r\nSubject : one\r\n\tTo: two\r\n Cc: three\r\nno field, Date: four\r\n\r\n"
+    signature = signatures([signer], [lines], NOW).replace(b"\r\n\t ", b"")
+    assert b"h=from:from:reply-to:to:cc:subject:subject:date;" in signature
+
+
 def test_random_bodies_are_good(keys: Keys, both: list[Signer]) -> None:
     pieces = [b" ", b"\t", b"\r\n", b"a", b".", b"\r\n\r\n", b" \r\n"]
     bodies = [b"".join(pieces[(number * 7919 // 7**place) % 7] for place in range(6)) for number in range(60)]
@@ -143,6 +168,7 @@ def test_random_bodies_are_good(keys: Keys, both: list[Signer]) -> None:
         b"From: ann@example.org\r\nFrom: bob@example.org\r\n\r\n",
         b"Subject: no author\r\n\r\n",
         b"\r\nFrom: ann@example.org\r\n",
+        b"From: " + b"(" * 100_000 + b"\r\n\r\n",  # comments within comments
         b"",
     ],
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
-from fastsmtp.queue import Queue, check_url, describe, postgresql_link, postgresql_put
+from fastsmtp.queue import Queue, QueueError, check_url, describe, postgresql_link, postgresql_put
 from loadtest.durability.postgresql import PostgreSQL, find_programs, running
 from tests.queue.mails import counts, drain, mail, run, take
 
@@ -95,6 +95,33 @@ def test_slow_is_451_too(new_database: Callable[[], str], monkeypatch: pytest.Mo
             await locking
             await queue.put([mail("after")])
             assert sorted(item.message_id for item in await drain(queue)) == ["after", "warm"]
+
+    run(main())
+
+
+def test_a_server_that_falls_silent_behind_the_login_is_given_up(
+    new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_link, "_STATEMENT_TIMEOUT", 1.0)
+    monkeypatch.setattr(postgresql_link, "_MIGRATION_TIMEOUT", 1.0)
+    connections: list[postgresql_link.Connection] = []
+
+    async def say_nothing(connection: postgresql_link.Connection) -> str:
+        connections.append(connection)
+        await asyncio.sleep(1000)
+        return ""
+
+    async def main() -> None:
+        url = new_database()
+        silent = postgresql_link.Link(url, "silent", say_nothing)
+        with pytest.raises(QueueError, match="silent: TimeoutError"):
+            await silent.do(say_nothing)
+        monkeypatch.setattr(postgresql_link, "migrate", say_nothing)
+        old = postgresql_link.Link(url, "old")
+        with pytest.raises(QueueError, match="old: TimeoutError"):
+            await old.do(say_nothing)
+        assert [connection.is_closed() for connection in connections] == [True, True]
+        await asyncio.wait_for(silent.close(), 1)
 
     run(main())
 

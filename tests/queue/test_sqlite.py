@@ -7,12 +7,13 @@ import errno
 import logging
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from fastsmtp.protocol.replies import INSUFFICIENT_STORAGE, TEMPORARY_FAILURE
-from fastsmtp.queue import Queue, QueueError
+from fastsmtp.queue import Queue, QueueError, sqlite_backend, sqlite_writer
 from fastsmtp.queue.sqlite_database import Database
 from tests.queue.mails import counts, drain, mail, run, take
 
@@ -161,6 +162,48 @@ def test_a_database_that_becomes_corrupt_at_work_is_put_aside(
     assert "is corrupt" in caplog.text
 
 
+def test_a_corrupt_database_that_cannot_be_put_aside_does_not_silence_the_queue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrupt(database: Database) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    def fail(database: Database, error: BaseException) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def main() -> list[str]:
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            (shard,) = await queue._backend.shards()
+            with monkeypatch.context() as broken:
+                broken.setattr(Database, "put_aside", fail)
+                with pytest.raises(sqlite3.DatabaseError):
+                    await shard._writer.do(corrupt)  # type: ignore[attr-defined]  # it is a SQLite shard
+            await queue.put([mail("after")])
+            return [item.message_id for item in await drain(queue)]
+
+    assert run(main()) == ["after"]
+    assert "cannot be put aside" in caplog.text
+
+
+def test_what_is_committed_stays_so_if_no_space_can_be_given_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(database: Database) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def main() -> list[str]:
+        monkeypatch.setattr(sqlite_writer, "_VACUUM_EVERY", 1)
+        monkeypatch.setattr(Database, "give_back_space", fail)
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            await queue.put([mail("ID1")])
+            return [item.message_id for item in await drain(queue)]
+
+    assert run(main()) == ["ID1"]
+    assert "free space is not given back" in caplog.text
+
+
 def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     fill(tmp_path / "queue", "old")
     with sqlite3.connect(tmp_path / "queue" / "0" / "queue.db") as connection:
@@ -169,6 +212,42 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(QueueError, match="newer fastsmtp"):
         fill(tmp_path / "queue", "new")
     assert not list(tmp_path.glob("queue/*corrupt*"))
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_database_that_cannot_be_opened_leaves_no_descriptor(tmp_path: Path, owned: bool) -> None:
+    Database(str(tmp_path / "0"), owned=True).close()
+    with sqlite3.connect(tmp_path / "0" / "queue.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = sorted(os.listdir("/proc/self/fd"))
+    errors = []  # what they refer to would be closed with them
+    for _ in range(5):
+        with pytest.raises(sqlite3.NotSupportedError) as failure:
+            Database(str(tmp_path / "0"), owned=owned)
+        errors.append(failure)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_slot_that_cannot_be_opened_is_tried_again_after_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "queue", "ID1")
+    with sqlite3.connect(tmp_path / "queue" / "0" / "queue.db") as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("PRAGMA user_version = 99")
+
+    async def main() -> list[str]:
+        async with Queue.open(f"queue:{tmp_path}/queue") as queue:
+            for _ in range(10):
+                assert (await queue.stats()).unreachable
+            assert caplog.text.count("newer fastsmtp") == 1
+            connection.execute(f"PRAGMA user_version = {version}")
+            connection.close()
+            monkeypatch.setattr(sqlite_backend, "monotonic", lambda: time.monotonic() + 5)
+            return [item.message_id for item in await drain(queue)]
+
+    assert run(main()) == ["ID1"]
 
 
 def test_a_full_disk_is_452_and_the_queue_goes_on(tmp_path: Path) -> None:
