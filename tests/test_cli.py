@@ -36,7 +36,7 @@ class _Master(ModuleType):
     config: Config | None = None
     path: str = ""
 
-    def run(self, config: Config) -> int:
+    def run(self, config: Config, target: object | None, read_anew: object) -> int:
         self.config, self.path = config, sys.path[0]
         return 7
 

@@ -66,6 +66,8 @@ class Forks:
             # The terminal sends INT and HUP to the whole group; a child listens to its master.
             signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP) else signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, lambda number, frame: self._reopen_logs())
+        # Told to vacate before it has a loop, it leaves, as the other signals make it do; by default this one stops it.
+        signal.signal(signal.SIGTTOU, lambda number, frame: os._exit(0))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
         for close in self.left_behind:
             close(slot)

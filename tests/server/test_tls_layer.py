@@ -1051,5 +1051,8 @@ def test_renegotiation_is_refused(server_context: ssl.SSLContext, require_progra
 
     result = on_uvloop(main)
     assert b"RENEGOTIATING" in result.stdout + result.stderr
-    assert b"no renegotiation" in result.stderr
+    # It gives up, with one of two errors: by what was on its way to it when its handshake began.
+    assert result.returncode != 0
+    assert b"no renegotiation" in result.stderr or b"unexpected record" in result.stderr
+    assert result.stderr.count(b"depth=0") == 1  # it has seen our certificate once: there was no second handshake
     assert threading.active_count() == 1
