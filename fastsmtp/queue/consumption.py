@@ -97,8 +97,8 @@ class Consumption:
                 taken.append(self._item(shard, claim))
             except (ValueError, TypeError) as error:
                 unreadable.append((claim, error))
-        for claim, error in unreadable:
-            await _hold(shard, claim, error)
+        for claim, fault in unreadable:
+            await _hold(shard, claim, fault)
         return found.due
 
     async def _claim(self, shard: Shard) -> Found:
