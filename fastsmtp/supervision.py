@@ -123,12 +123,13 @@ class Supervisor:
             OSError: there is no room for it.
         """
         report, pipe = os.pipe()
+        parent = os.getpid()
         try:
             # A signal that reaches the child before it has handlers of its own would ring our bell.
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             pid = os.fork()
             if pid == 0:
-                self._be_child(report, pipe)
+                self._be_child(report, pipe, parent)
         except OSError:
             os.close(report)
             raise
@@ -137,7 +138,7 @@ class Supervisor:
             os.close(pipe)
         return pid, report
 
-    def _be_child(self, report: int, pipe: int) -> NoReturn:
+    def _be_child(self, report: int, pipe: int, parent: int) -> NoReturn:
         code = 70  # EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
@@ -147,6 +148,8 @@ class Supervisor:
             for other in (report, *(each for _, _, each in self._processes.values() if each >= 0)):
                 os.close(other)
             die_with_master()
+            if os.getppid() != parent:  # it died before we could ask for that
+                os.kill(os.getpid(), signal.SIGTERM)
             code = self._be(lambda: _report(pipe))
         except BaseException:
             _log.critical("process failed", exc_info=True)

@@ -53,6 +53,24 @@ assert os.listdir("/proc/self/fd") == before, "something is left open"
 sys.exit(code)
 """
 
+ORPHAN = """
+def be(ready):
+    Path("ran").touch()
+    return 0
+
+def fork(original=os.fork):
+    pid = original()
+    if pid:
+        os._exit(0)  # before the child can ask to hear of our death
+    while os.getppid() == parent:
+        pass
+    return pid
+
+parent = os.getpid()
+os.fork = fork
+Supervisor(1, be, 5.0).run()
+"""
+
 
 def play(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -73,3 +91,9 @@ def test_no_room_for_a_process_is_tried_again(tmp_path: Path, name: str, number:
     assert "no process can be started (no room); next attempt in 1 s" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+def test_a_process_whose_parent_died_at_once_ends_too(tmp_path: Path) -> None:
+    done = play(tmp_path, ORPHAN)  # returns when nobody holds its standard output any more
+    assert done.stderr == ""
+    assert not (tmp_path / "ran").exists()

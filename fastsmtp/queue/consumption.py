@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import ref
@@ -21,7 +22,7 @@ from .shard import Outcome, Wanted
 
 if TYPE_CHECKING:
     from .leases import Leases
-    from .shard import Backend, Claim, Shard
+    from .shard import Backend, Claim, Found, Shard
 
 # Seconds between two looks where nothing rings: another machine's clock or a lost bell must not stop the mail.
 _LONGEST_WAIT: Final = 5.0
@@ -57,7 +58,7 @@ class Consumption:
         try:
             while True:
                 self._moved.clear()
-                taken, patience = await self._take()
+                patience = await self._take(taken)
                 taken.reverse()
                 if not taken:
                     await self._wait(patience)
@@ -70,42 +71,56 @@ class Consumption:
     def _room(self) -> int:
         return self._concurrency - self._busy.total()
 
-    async def _take(self) -> tuple[list[Item], float]:
-        """What is ready, as far as there is room; and for how long nothing will be."""
+    async def _take(self, taken: list[Item]) -> float:
+        """Adds what is ready, as far as there is room; returns for how long nothing will be."""
         shards = await self._backend.shards()
-        taken: list[Item] = []
         patience = _LONGEST_WAIT
         for number in range(len(shards)):
             if self._room <= 0:
                 break
             shard = shards[(self._turn + number) % len(shards)]
             try:
-                items, due = await self._take_from(shard)
+                due = await self._take_from(shard, taken)
             except QueueError as error:
                 _log.warning("%s", error)
                 continue
-            taken += items
             patience = min(patience, _LONGEST_WAIT if due is None else max(due, _SHORTEST_WAIT))
         self._turn += 1
-        return taken, patience
+        return patience
 
-    async def _take_from(self, shard: Shard) -> tuple[list[Item], float | None]:
-        wanted = Wanted(self._room, self._per_destination, self._busy, self._after.get(shard, ""), self._lease)
-        found = await shard.claim(wanted)
+    async def _take_from(self, shard: Shard, taken: list[Item]) -> float | None:
+        found = await self._claim(shard)
         self._after[shard] = found.after
-        items = [await self._item(shard, claim) for claim in found.claims]
-        return [item for item in items if item], found.due
+        unreadable: list[tuple[Claim, Exception]] = []
+        for claim in found.claims:  # without waiting: as long as a claim is no item, nobody would give it back
+            try:
+                taken.append(self._item(shard, claim))
+            except (ValueError, TypeError) as error:
+                unreadable.append((claim, error))
+        for claim, fault in unreadable:
+            await _hold(shard, claim, fault)
+        return found.due
 
-    async def _item(self, shard: Shard, claim: Claim) -> Item | None:
-        """The item of a claim; one that cannot be read is put aside, for another version may know how."""
+    async def _claim(self, shard: Shard) -> Found:
+        """Whoever is cancelled meanwhile gives back what was taken, or nobody would have it until the lease is over."""
+        wanted = Wanted(self._room, self._per_destination, self._busy, self._after.get(shard, ""), self._lease)
+        claiming = asyncio.ensure_future(shard.claim(wanted))
         try:
-            sender, recipients = decode_sender(claim.sender), decode_recipients(claim.recipients)
-            notes = decode_notes(claim.notes)
-        except (ValueError, TypeError) as error:
-            reason = f"cannot be read: {error}"
-            _log.error("item %s-%d is held: %s", shard.name, claim.key, reason)
-            await shard.finish(Outcome(claim.key, claim.token, State.HELD, reason=reason, notes=claim.notes))
-            return None
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(QueueError, TimeoutError):
+                found = await asyncio.wait_for(claiming, _LONGEST_WAIT)
+                await shard.give_back([(claim.key, claim.token) for claim in found.claims])
+            raise
+
+    def _item(self, shard: Shard, claim: Claim) -> Item:
+        """The item of a claim.
+
+        Raises:
+            ValueError, TypeError: it cannot be read.
+        """
+        sender, recipients = decode_sender(claim.sender), decode_recipients(claim.recipients)
+        notes = decode_notes(claim.notes)
         destination = claim.destination
         self._busy[destination] += 1
         lease = self._leases.open(shard, claim.key, claim.token, self._lease, partial(self._has_ended, destination))
@@ -134,3 +149,10 @@ class Consumption:
         finally:
             moved.cancel()
             rung.cancel()
+
+
+async def _hold(shard: Shard, claim: Claim, error: Exception) -> None:
+    """Puts aside what cannot be read, for another version may know how."""
+    reason = f"cannot be read: {error}"
+    _log.error("item %s-%d is held: %s", shard.name, claim.key, reason)
+    await shard.finish(Outcome(claim.key, claim.token, State.HELD, reason=reason, notes=claim.notes))

@@ -26,12 +26,15 @@ def test_a_hop_that_talks_without_end_is_hung_up_on() -> None:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         _, stream = await asyncio.get_running_loop().create_connection(Stream, "127.0.0.1", port)
-        await asyncio.wait_for(closed.wait(), 20)
-        with pytest.raises(ConnectionAbortedError, match="more than 1048576 octets"):
-            await stream.read()
-        with pytest.raises(ConnectionAbortedError, match="more than 1048576 octets"):
-            stream.write(b"x")
-        assert not stream.has_octets
-        server.close()
+        try:
+            await asyncio.wait_for(closed.wait(), 20)
+            with pytest.raises(ConnectionAbortedError, match="more than 1048576 octets"):
+                await stream.read()
+            with pytest.raises(ConnectionAbortedError, match="more than 1048576 octets"):
+                stream.write(b"x")
+            assert not stream.has_octets
+        finally:
+            stream.abort()
+            server.close()
 
     run(main())

@@ -12,6 +12,7 @@ import pytest
 
 from fastsmtp.protocol.envelope import Sender
 from fastsmtp.queue import Item, LeaseLostError, Queue
+from fastsmtp.queue.shard import Found, Wanted
 from tests.queue.mails import counts, drain, mail, run, take, two
 
 
@@ -109,6 +110,35 @@ def test_what_was_not_handed_out_goes_back_at_once(url: str) -> None:
             assert await counts(one) == {"READY": 5, "LEASED": 1}
             assert len(await take(other, 5)) == 5
             await mine.ack()
+
+    run(main())
+
+
+def test_a_consumer_that_is_cancelled_while_it_takes_gives_back_what_it_took(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with two(url) as (one, other):
+            await one.put([mail(f"ID{number}", f"x@d{number}.example") for number in range(3)])
+            (shard,) = await one._backend.shards()
+            claim, claimed, answered = shard.claim, asyncio.Event(), asyncio.Event()
+
+            async def claim_late(wanted: Wanted) -> Found:
+                found = await claim(wanted)
+                claimed.set()
+                await answered.wait()
+                return found
+
+            monkeypatch.setattr(shard, "claim", claim_late)
+            taking = asyncio.ensure_future(take(one, 1))
+            await claimed.wait()
+            assert await counts(other) == {"LEASED": 3}
+            taking.cancel()
+            await asyncio.sleep(0)
+            answered.set()
+            with pytest.raises(asyncio.CancelledError):
+                await taking
+            assert await counts(other) == {"READY": 3}
 
     run(main())
 

@@ -106,10 +106,9 @@ def test_a_server_that_falls_silent_behind_the_login_is_given_up(
     monkeypatch.setattr(postgresql_link, "_MIGRATION_TIMEOUT", 1.0)
     connections: list[postgresql_link.Connection] = []
 
-    async def say_nothing(connection: postgresql_link.Connection) -> str:
+    async def say_nothing(connection: postgresql_link.Connection) -> None:
         connections.append(connection)
         await asyncio.sleep(1000)
-        return ""
 
     async def main() -> None:
         url = new_database()

@@ -308,6 +308,22 @@ def test_a_content_that_is_gone_is_a_dead_letter(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_cannot_be_read_is_held_and_the_others_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "queue", "ID1", "ID2", "ID3")
+    with sqlite3.connect(tmp_path / "queue" / "0" / "queue.db") as connection:
+        connection.execute("UPDATE items SET recipients = '?' WHERE id = (SELECT min(id) FROM items)")
+    connection.close()
+
+    async def main() -> None:
+        async with Queue.open(f"queue:{tmp_path}/queue") as queue:
+            items = await take(queue, 2)
+            assert sorted(item.message_id for item in items) == ["ID2", "ID3"]
+            assert await counts(queue) == {"LEASED": 2, "HELD": 1}
+
+    run(main())
+    assert "is held: cannot be read" in caplog.text
+
+
 def test_files_give_their_space_back(tmp_path: Path) -> None:
     """What has grown in a bad hour does not stay so large."""
     size = 0
