@@ -1050,9 +1050,10 @@ def test_renegotiation_is_refused(server_context: ssl.SSLContext, require_progra
             return result
 
     result = on_uvloop(main)
-    assert b"RENEGOTIATING" in result.stdout + result.stderr
+    _, begun, behind = result.stderr.partition(b"RENEGOTIATING")
+    assert begun
     # It gives up, with one of two errors: by what was on its way to it when its handshake began.
     assert result.returncode != 0
-    assert b"no renegotiation" in result.stderr or b"unexpected record" in result.stderr
-    assert result.stderr.count(b"depth=0") == 1  # it has seen our certificate once: there was no second handshake
+    assert b"no renegotiation" in behind or b"unexpected record" in behind
+    assert b"depth=0" not in behind  # it saw no certificate: there was no second handshake
     assert threading.active_count() == 1
