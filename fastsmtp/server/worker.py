@@ -176,10 +176,12 @@ class Worker:
         self._log_files = log_files
         self._order = Order.SERVE
         self._ordered = asyncio.Event()
+        self._starting: asyncio.Task[int] | None = None  # until it serves
 
     async def main(self) -> int:
         """Serve until told to stop; returns the exit code."""
         loop, config = asyncio.get_running_loop(), self._config
+        self._starting = asyncio.current_task()
         loop.add_signal_handler(signal.SIGUSR1, self._log_files.reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._obey, Order.LEAVE)
         loop.add_signal_handler(signal.SIGTTOU, self._obey, Order.VACATE)
@@ -194,10 +196,14 @@ class Worker:
                 rooms = [partial(_first_room(entrance.config), entrance) for entrance in entrances]
                 doors = Doors(list(zip(self._sockets, rooms, strict=True)), config.backlog)
                 await doors.open()
+            except asyncio.CancelledError:
+                return EXIT_DRAINED  # by an order; there is no session yet
             except Exception as error:
                 known = isinstance(error, (applications.ApplicationError, StoreError, CertificateError, OSError))
                 _log.critical("worker %d cannot start: %s", self._slot, error, exc_info=not known)
                 return EXIT_CANNOT_LOAD
+            finally:
+                self._starting = None
             watching = loop.create_task(self._watch_certificates())
             stack.callback(watching.cancel)
             _calm_the_collector()
@@ -285,6 +291,8 @@ class Worker:
         if order > self._order:
             self._order = order
             self._ordered.set()
+            if self._starting:  # the application's lifespan may take long to begin, and nobody waits for it any more
+                self._starting.cancel()
 
     async def _shut(self, doors: Doors, overload: Overload) -> None:
         """Accept what is on its way to us, and nothing more."""

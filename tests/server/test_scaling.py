@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.chaos.replacing import replace, scale
+from tests.server import journal
 from tests.server.admin_client import ADMIN, TOKEN, AdminClient
 from tests.server.gates import open_gate
 from tests.server.running import Server, running
@@ -168,6 +169,18 @@ def test_a_worker_that_starts_is_not_wanted_any_more(tmp_path: Path) -> None:
         until(lambda: not set(old) & set(server.workers), "all are new")
         assert len(server.workers) == 1
         assert "died" not in server.log
+
+
+def test_a_worker_whose_application_is_still_starting_ends_at_once(tmp_path: Path) -> None:
+    """Its loop turns already, and hears the signal; nobody waits for what the application waits for."""
+    with running(tmp_path, "tests.server.apps:Lifespan") as server:
+        old = server.workers
+        open_gate(tmp_path, "hold")
+        server.send_signal(signal.SIGTTIN)
+        until(lambda: journal.events(tmp_path, event="entered", slot=1), "the application starts")
+        server.send_signal(signal.SIGTTOU)
+        server.wait_for_log(r"worker 1 \(pid \d+\) has left")
+        assert server.workers == old
 
 
 def test_ctl_scales_and_drains(tmp_path: Path) -> None:
