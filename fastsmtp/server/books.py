@@ -37,7 +37,7 @@ from .columns import (
 )
 from .scoreboard import Row
 
-_MANY: Final = 1024  # verbs that gather before they are counted within the second
+MANY: Final = 4096  # replies that may gather; one turn of the loop can bring hundreds of thousands, and 20 MB of verbs
 _first_digit: Final = itemgetter(0)  # of an encoded reply, as the octet it is
 
 
@@ -62,13 +62,8 @@ class Books:
         self.hook_seconds: Final[list[float]] = []
         self._log = access_log
 
-    def settle(self) -> None:
-        """A turn is over: what has gathered in it must not grow for ever."""
-        if len(self.verbs) > _MANY:
-            self.count()
-
     def count(self) -> None:
-        """Count what has gathered; once a second, and when there are many.
+        """Count what has gathered; once a second, and when there are `MANY` replies.
 
         Hot path: so many at once cost a third of one at a time.
         """

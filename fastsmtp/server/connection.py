@@ -18,6 +18,7 @@ from ..protocol.envelope import Endpoint
 from ..protocol.replies import EARLY_TALKER, Reply
 from ..protocol.session import Reader, Session
 from ..protocol.tls import TLS
+from .books import MANY
 from .columns import CONNECTIONS, REFUSED_EARLY_TALKER, REFUSED_PER_CLIENT, REFUSED_TOO_BUSY, TIMEOUTS
 from .dispatch import Running, Tables
 from .entrance import Entrance
@@ -53,7 +54,7 @@ class Connection(asyncio.BufferedProtocol):
         "_reader",
         "_receive_view",
         "_reception",
-        "_said",
+        "_replies",
         "_tls",
         "_transport",
         "_turn",
@@ -83,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reception = reception = entrance.reception
         self._receive_view = reception.receive_view
         self._cells = reception.books.cells
-        self._said = reception.books.replies.extend
+        self._replies = reception.books.replies
         self._turn = reception.turn
         # per connection
         self._peer = peer  # as a proxy has told it
@@ -286,7 +287,10 @@ class Connection(asyncio.BufferedProtocol):
     def _say(self, session: Session) -> None:
         """Have the session's output written at the end of the turn, in one piece."""
         output, session.output = session.output, []
-        self._said(output)
+        replies = self._replies
+        replies += output
+        if len(replies) > MANY:
+            self._reception.books.count()
         self.deadline = self.entrance.command_deadline
         turn = self._turn  # Hot path: Turn.leave, without the call
         turn.departures.append((self._write, output))

@@ -82,7 +82,6 @@ class Reception:
         self.dispatcher: Final = dispatcher
         self.books: Final = books
         self.turn: Final = turn
-        turn.settle = books.settle
         self.clients: Final = clients
         self._free_bytes: Final = free_bytes
         self.connection_type = connection_type

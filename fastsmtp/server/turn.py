@@ -26,10 +26,9 @@ class Turn:
         departures: calls to be made when all sessions have worked, likewise.
         endings: calls to be made when all replies have left, likewise.
         scheduled: whether the end of the turn is on its way.
-        settle: called when all is done.
     """
 
-    __slots__ = ("_call_soon", "departures", "endings", "scheduled", "settle", "works")
+    __slots__ = ("_call_soon", "departures", "endings", "scheduled", "works")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
@@ -37,7 +36,6 @@ class Turn:
         self.works: list[tuple[Call, Any]] = []
         self.departures: list[tuple[Call, Any]] = []
         self.endings: list[Callable[[], None]] = []
-        self.settle: Callable[[], None] = _nothing
 
     def schedule(self) -> None:
         """See that the turn has an end."""
@@ -80,8 +78,3 @@ class Turn:
             endings, self.endings = self.endings, []
             for end in endings:
                 end()
-        self.settle()
-
-
-def _nothing() -> None:
-    pass
