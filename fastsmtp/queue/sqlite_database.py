@@ -18,6 +18,7 @@ from .sqlite_bodies import Bodies
 from .sqlite_schema import MIGRATIONS
 
 _BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another process's transaction, which takes some ms
+_BUSY_PAUSE: Final = 0.005  # seconds between two tries where SQLite itself does not wait
 _PAGE_BYTES: Final = 8192
 # Pages in the log before they are moved into the database: 16 MB. SQLite's own 1000 costs twice the syncs.
 _CHECKPOINT_PAGES: Final = 2000
@@ -92,7 +93,7 @@ class Database:
         execute = self.connection.execute
         execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         execute("PRAGMA auto_vacuum = INCREMENTAL")  # in force if the database is new
-        execute("PRAGMA journal_mode = WAL")
+        self._use_write_ahead_log()
         # Each commit is synced. NORMAL would sync at checkpoints only, and a power cut would take what was promised.
         execute("PRAGMA synchronous = FULL")
         execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -101,6 +102,18 @@ class Database:
         (self.name,) = execute("SELECT name FROM shard").fetchone()
         _sync_directory(self.path)
         self._inode = os.stat(self._file).st_ino
+
+    def _use_write_ahead_log(self) -> None:
+        """Likewise in force if the database is new. Who else opens it at that moment makes SQLite say BUSY at once."""
+        end = time.monotonic() + _BUSY_TIMEOUT
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                    raise
+            time.sleep(_BUSY_PAUSE)
 
     def _migrate(self) -> None:
         execute = self.connection.execute

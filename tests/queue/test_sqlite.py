@@ -356,3 +356,28 @@ def test_a_long_path_still_has_a_bell(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     fill(deep / "queue", "ID1")
     assert ids_in(deep / "queue") == ["ID1"]
+
+
+class _Contended:
+    """A connection to a new database that others open at the same moment; SQLite does not wait for them itself."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def execute(self, statement: str) -> None:
+        self.tries += 1
+        if self.tries < 3:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+
+
+def test_a_new_database_that_others_open_too_is_waited_for(tmp_path: Path) -> None:
+    """A server and its consumers start together."""
+    database = Database(str(tmp_path / "0"), owned=True)
+    connection, contended = database.connection, _Contended()
+    database.connection = contended  # type: ignore[assignment]  # a fake of what it needs
+    database._use_write_ahead_log()
+    assert contended.tries == 3
+    database.connection = connection
+    database.close()
