@@ -26,6 +26,9 @@ _STATEMENT_TIMEOUT: Final = 30.0  # seconds; a server slower than that is as goo
 _MIGRATION_TIMEOUT: Final = 120.0  # seconds; a new version may have to go through tables that are large
 _FIRST_PAUSE: Final = 0.2  # seconds until the second attempt to connect
 _LONGEST_PAUSE: Final = 15.0
+# What leaves a connection of no use. The last one: a server that is ending may send its farewell and not close yet, and
+# until it does, asyncpg waits for the rest and refuses what is new.
+_UNUSABLE: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _log = logging.getLogger("fastsmtp.queue")
 _Result = TypeVar("_Result")
 Connection: TypeAlias = Any  # asyncpg brings no types
@@ -77,7 +80,7 @@ class Link:
                 if isinstance(error, asyncpg.OperatorInterventionError):
                     connection.terminate()  # the server stops, and would say so each time
                 raise self._error(error) from error
-            except (OSError, asyncpg.InterfaceError, TimeoutError) as error:
+            except _UNUSABLE as error:
                 connection.terminate()
                 raise self._error(error) from error
 
@@ -93,7 +96,7 @@ class Link:
             except BaseException:
                 connection.terminate()
                 raise
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, QueueError) as error:
+        except (asyncpg.PostgresError, QueueError, *_UNUSABLE) as error:
             pause = min(_FIRST_PAUSE * 2.0**self._failures, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
             self._failures += 1
             self._not_before = monotonic() + pause

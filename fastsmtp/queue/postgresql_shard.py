@@ -159,7 +159,9 @@ class PostgreSQLShard:
             keys, tokens = [each.key for each, _ in group], [each.token for each, _ in group]
             try:
                 removed = await self._removed(keys, tokens)
-            except QueueError as error:
+            except (
+                Exception
+            ) as error:  # whatever it is: who would wait for an answer for ever, extends the lease for ever
                 for _, future in group:
                     if not future.done():
                         future.set_exception(error)

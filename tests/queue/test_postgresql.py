@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -123,6 +126,55 @@ def test_a_server_that_falls_silent_behind_the_login_is_given_up(
         await asyncio.wait_for(silent.close(), 1)
 
     run(main())
+
+
+def test_a_server_that_says_farewell_and_does_not_close_yet(new_database: Callable[[], str]) -> None:
+    """Between both, the driver refuses what is asked of it with an error of its own."""
+    farewell = _error_response("FATAL", "57P01", "terminating connection due to administrator command")
+    clients: list[asyncio.StreamWriter] = []
+    relays: list[asyncio.Task[None] | None] = []
+
+    async def main() -> None:
+        url = urlsplit(new_database())
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            relays.append(asyncio.current_task())
+            from_server, to_server = await asyncio.open_connection(url.hostname, url.port)
+            clients.append(writer)
+            await asyncio.gather(_pour(reader, to_server), _pour(from_server, writer))
+
+        async with await asyncio.start_server(relay, "127.0.0.1") as proxy:
+            port = proxy.sockets[0].getsockname()[1]
+            async with Queue.open(url._replace(netloc=f"{url.username}@127.0.0.1:{port}").geturl()) as queue:
+                await queue.put([mail("one"), mail("two")])
+                items = await take(queue, 2)
+                for client in clients:
+                    client.write(farewell)
+                ended = await asyncio.gather(*(item.ack() for item in items), return_exceptions=True)
+                assert [type(error) for error in ended] == [QueueError, QueueError]
+                with pytest.raises(QueueError):
+                    await queue.put([mail("three")])
+                await queue.put([mail("four")])  # over a connection of its own
+            await asyncio.gather(*filter(None, relays))
+
+    run(main())
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while octets := await reader.read(65536):
+            writer.write(octets)
+            await writer.drain()
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+def _error_response(severity: str, code: str, text: str) -> bytes:
+    """PostgreSQL's frontend/backend protocol, 55.7, ErrorResponse."""
+    texts = {"S": severity, "V": severity, "C": code, "M": text}
+    fields = "".join(f"{kind}{value}\0" for kind, value in texts.items()).encode()
+    return b"E" + struct.pack("!I", 4 + len(fields) + 1) + fields + b"\0"
 
 
 def test_the_next_database_takes_over(own: PostgreSQL, new_database: Callable[[], str]) -> None:
