@@ -119,7 +119,14 @@ def _data_accepted(session: Session, reply: Reply | None, message: Message) -> N
         _message_accepted(session, reply, message)
 
 
-def _data_judged(session: Session, hook: str, answers: Sequence[object], message: Message) -> None:
+def _judged_for_each(session: Session, hook: str, answers: Sequence[Any], message: Message) -> None:
+    if hook == STORE:
+        _stored_for_some(session, answers, message)
+    else:
+        _data_judged(session, answers, message)
+
+
+def _data_judged(session: Session, answers: Sequence[object], message: Message) -> None:
     """The data hook has an answer for each recipient; the message goes on to those who take it.
 
     SMTP has one reply for all. The first refusal is it: a message that some recipients refuse is better sent again to
@@ -152,6 +159,26 @@ def _reply_of(session: Session, answer: object) -> Reply | None:
 def _stored(session: Session, reply: Reply | None, message: Message) -> None:
     own, session.own_reply = session.own_reply, None
     _message_accepted(session, reply or own, message)
+
+
+def _stored_for_some(session: Session, answers: Sequence[Reply | None], message: Message) -> None:
+    """The store has a refusal, or None, for each recipient of the message that it was given.
+
+    SMTP has one reply for all. It is a temporary refusal if there is one: what is tried again is lost for nobody, while
+    a 550 ends it for those, too, who could have had it later.
+    """
+    refusals = [answer for answer in answers if answer]
+    if not session.service.policy.lmtp:
+        _refuse_message(session, min(refusals, key=lambda refusal: refusal.code))
+        return
+    left = iter(answers)
+    before = session.verdicts or [None] * session.replies_due
+    session.verdicts = [each if each and each.code >= 300 else next(left) or each for each in before]
+    if len(refusals) == len(answers):
+        _refuse_message(session, refusals[0])
+    else:
+        session.recipients_refused += len(refusals)
+        _stored(session, None, message)
 
 
 def _message_accepted(session: Session, reply: Reply | None, message: Message) -> None:
@@ -263,6 +290,6 @@ ACCEPTED: Final = {hook: outcome.accept for hook, outcome in OUTCOMES.items()}
 # Answers that are neither verdict nor reply; any other one is a failure.
 SPECIAL: Final[dict[type[object], Callable[[Session, str, Any, Any], None]]] = {
     ScramKey: _auth_keyed,
-    list: _data_judged,
-    tuple: _data_judged,
+    list: _judged_for_each,
+    tuple: _judged_for_each,
 }

@@ -174,6 +174,11 @@ class Session:
             return "UTF8" + name.removeprefix("E")
         return name
 
+    @property
+    def is_lmtp(self) -> bool:
+        """Whether each recipient of a message gets a reply of its own (RFC 2033 4.2)."""
+        return self.service.policy.lmtp
+
     # -- for the driver -----------------------------------------------------------------------------------------------
 
     def greet(self) -> None:

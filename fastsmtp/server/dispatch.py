@@ -30,7 +30,7 @@ from ..protocol.replies import Reply, SMTPError
 from ..protocol.scram import check_key
 from ..protocol.session import Session
 from .hook_tasks import HookTask, HookTasks, Raised
-from .intake import Intake
+from .intake import Intake, Outcome
 from .threads import ThreadPool
 
 _log = logging.getLogger("fastsmtp.handler")
@@ -326,13 +326,13 @@ class _Storing:
         self._given_up = True
         return True
 
-    def stored(self, reply: Reply | None) -> None:
+    def stored(self, outcome: Outcome) -> None:
         conversation = self._conversation
         if self._given_up:  # the client was told 451: if it tries again there are two copies, never none
             _return_late(conversation)
             return
         conversation.running = None
-        conversation.session.answer(reply)
+        conversation.session.answer(outcome)
         conversation.resume()
 
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
 
 from ..protocol.envelope import Message
 from ..protocol.replies import TEMPORARY_FAILURE, Reply
-from ..store import Store
+from ..store import Store, StoreError
 from .columns import STORE_SECONDS
 
 _MAX_BATCH: Final = 256  # messages
 _log = logging.getLogger("fastsmtp.store")
 
-Stored = Callable[[Reply | None], None]
-"""Called with None when the message is durable, else with the reply that says why it is not."""
+Outcome = Reply | Sequence[Reply | None] | None
+"""None if the message is durable, else the reply that says why it is not, or one or None for each recipient."""
+Stored = Callable[[Outcome], None]
 
 _Delivery = tuple[Message, Stored, float]  # when it was put here, by the monotonic clock
 
@@ -52,28 +53,36 @@ class Intake:
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-            replies = await self._store_batch([message for message, _, _ in batch])
+            outcomes = await self._store_batch([message for message, _, _ in batch])
             for _, _, began in batch:
                 STORE_SECONDS.observe(self._cells, monotonic() - began)
             # Not from within this task: what follows may start a hook, which is a task of its own.
-            asyncio.get_running_loop().call_soon(_tell, batch, replies)
+            asyncio.get_running_loop().call_soon(_tell, batch, outcomes)
         self._tasks.discard(asyncio.current_task())
 
-    async def _store_batch(self, messages: list[Message]) -> list[Reply | None]:
+    async def _store_batch(self, messages: list[Message]) -> list[Outcome]:
         try:
             results = await self._store.store(messages)
         except Exception:
             _log.exception("the store failed; %d messages refused", len(messages))
             return [TEMPORARY_FAILURE] * len(messages)
-        for message, error in zip(messages, results, strict=True):
-            if error:
-                _log.error("message %s not stored: %s", message.id, error)
-        return [error.reply if error else None for error in results]
+        return [_outcome(message, error) for message, error in zip(messages, results, strict=True)]
 
 
-def _tell(batch: list[_Delivery], replies: list[Reply | None]) -> None:
-    for (message, stored, _), reply in zip(batch, replies, strict=True):
+def _outcome(message: Message, error: StoreError | None) -> Outcome:
+    if error is None:
+        return None
+    _log.error("message %s not stored: %s", message.id, error)
+    replies = error.replies
+    if replies and len(replies) != len(message.recipients):
+        _log.error("message %s: the store gave %d replies: must be one for each recipient", message.id, len(replies))
+        return error.reply
+    return replies or error.reply
+
+
+def _tell(batch: list[_Delivery], outcomes: list[Outcome]) -> None:
+    for (message, stored, _), outcome in zip(batch, outcomes, strict=True):
         try:
-            stored(reply)
+            stored(outcome)
         except Exception:
             _log.exception("message %s: its session could not go on", message.id)

@@ -17,12 +17,15 @@ class StoreError(Exception):
     Attributes:
         reply: what the client is told.
         reason: what the log is told; never shown to a client.
+        replies: where the store has the message for some of its recipients: None for each of those, in their order, and
+            the refusal for each of the others. An LMTP client is told each of them.
     """
 
-    def __init__(self, reply: Reply, reason: str) -> None:
+    def __init__(self, reply: Reply, reason: str, replies: Sequence[Reply | None] = ()) -> None:
         super().__init__(reason)
         self.reply = reply
         self.reason = reason
+        self.replies = replies
 
 
 class Store(Protocol):

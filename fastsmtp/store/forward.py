@@ -1,9 +1,10 @@
 """Passing mail straight on: the 250 waits for the next hop's 250.
 
 What it guarantees: None for a message means that the next hop has accepted it for all its recipients, and with it the
-responsibility. If the hop refuses one of them, the client hears that refusal and nothing was sent, unless the hop said
-so only behind the content (LMTP): then those it took have the message, and a client that tries again brings them a
-second copy. If the connection breaks between content and answer, the client gets 451: a duplicate, never a loss.
+responsibility. An LMTP client hears what the hop says of each. An SMTP client has one reply for all: if the hop refuses
+one of them it hears that refusal and nothing was sent, unless the hop said so only behind the content (LMTP): then
+those it took have the message, and a client that tries again brings them a second copy. If the connection breaks
+between content and answer, the client gets 451: a duplicate, never a loss.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class Forward:
     async def _send(self, message: Message) -> StoreError | None:
         try:
             header = received(message, time.time())
-            outgoing = Outgoing(message.sender, message.recipients, message.content, header, all_or_none=True)
+            all_or_none = not message.session.is_lmtp
+            outgoing = Outgoing(message.sender, message.recipients, message.content, header, all_or_none=all_or_none)
             answers = (await self._pool.send(outgoing, message.session.server_name)).answers
         except (HopError, TransferError, ValueError) as error:
             reply = error.response.reply() if isinstance(error, HopError) else _UNKNOWN
@@ -90,7 +92,8 @@ class Forward:
         refusal = _worst(answers)
         if refusal is None:
             return None
-        return StoreError(refusal.reply(), f"message {message.id}: {self._hop} refused it: {refusal}")
+        replies = [None if answer.is_ok else answer.reply() for answer in answers]
+        return StoreError(refusal.reply(), f"message {message.id}: {self._hop} refused it: {refusal}", replies)
 
 
 def _worst(answers: Sequence[Response]) -> Response | None:

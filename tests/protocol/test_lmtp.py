@@ -263,3 +263,28 @@ def test_the_protocol_has_the_name_that_a_received_field_gives_it(
     driver.send(b"RSET\r\n")
     assert driver.session.protocol == names[0]
     assert driver.session.user == user
+
+
+@pytest.mark.parametrize(
+    ("data", "store", "said"),
+    [
+        (None, [None, FULL, None], [ACCEPTED, FULL.encoded, ACCEPTED]),
+        (GLADLY, [FULL, None, None], [FULL.encoded, GLADLY.encoded, GLADLY.encoded]),
+        ([None, REJECT, GLADLY], [FULL, None], [FULL.encoded, REFUSED, GLADLY.encoded]),
+        ([None, REJECT, GLADLY], [None, FULL], [ACCEPTED, REFUSED, FULL.encoded]),
+        ([None, REJECT, GLADLY], [LATER, FULL], [LATER.encoded, REFUSED, FULL.encoded]),
+        (None, [LATER, FULL, FULL], [LATER.encoded, FULL.encoded, FULL.encoded]),
+    ],
+)
+def test_a_store_may_have_the_message_for_some(data: object, store: object, said: list[bytes]) -> None:
+    driver = _driver(Application(data, store))
+    assert _verdicts(driver, 3, MESSAGES["data"]) == said
+    assert driver.session.messages == any(reply.startswith(b"2") for reply in said)
+    assert driver.session.envelope is None
+
+
+@pytest.mark.parametrize("store", [[LATER, Reply(550, "5.1.1", "no"), None], [Reply(550, "5.1.1", "no"), None, LATER]])
+def test_smtp_has_the_least_final_of_them(store: object) -> None:
+    driver = _driver(Application(None, store), lmtp=False)
+    assert _verdicts(driver, 3, MESSAGES["data"], lmtp=False) == [LATER.encoded]
+    assert driver.session.messages == 0

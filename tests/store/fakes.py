@@ -28,6 +28,7 @@ class FakeSession:
     peer: Endpoint = PEER
     client_name: str = "client.example"
     protocol: str = "ESMTP"
+    is_lmtp: bool = False
     server_name: str = "mx.example"
     user: str | None = None
 

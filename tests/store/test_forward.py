@@ -18,7 +18,7 @@ from tests.server.running import running as serving
 from tests.server.running import starting
 from tests.server.secured import issue
 from tests.server.waiting import until
-from tests.store.fakes import CONTENT, make_message
+from tests.store.fakes import CONTENT, FakeSession, make_message
 
 CAT = Recipient("cat", "example.org")
 
@@ -88,6 +88,19 @@ def test_a_verdict_behind_the_content_counts_for_all() -> None:
     fake = FakeHop(answers={".": ["250 ok", "452 4.2.2 full"]}, lmtp=True)
     message = make_message(recipients=(Recipient("bob", "example.org"), CAT))
     assert replies(forward(fake, message)) == ["452 4.2.2 full"]
+
+
+@pytest.mark.parametrize(
+    "answers", [{"RCPT": ["250 ok", "550 5.1.1 no"]}, {".": ["250 ok", "452 4.2.2 full"]}], ids=["before", "behind"]
+)
+def test_an_lmtp_client_hears_of_each_recipient(answers: dict[str, list[str]]) -> None:
+    fake = FakeHop(answers=answers, lmtp=True)
+    message = make_message(recipients=(Recipient("bob", "example.org"), CAT), session=FakeSession(is_lmtp=True))
+    (error,) = forward(fake, message)
+    assert error
+    refusal = next(iter(answers.values()))[1]
+    assert [reply and str(reply) for reply in error.replies] == [None, refusal]
+    assert len(fake.contents) == 1
 
 
 def test_one_refused_message_does_not_touch_the_others() -> None:
@@ -168,6 +181,24 @@ def test_a_slow_message_does_not_hold_up_the_others(tmp_path: Path) -> None:
         quick.deliver()
         release.set()
         slow.expect("250 2.0.0 accepted")
+
+
+def test_each_recipient_of_an_lmtp_front_hears_of_itself(tmp_path: Path) -> None:
+    hop_has_one = FakeHop(answers={".": ["250 2.0.0 kept", "452 4.2.2 full"]}, lmtp=True)
+    with (
+        running_in_thread(hop_has_one) as hop,
+        serving(tmp_path, f"--store=forward:{hop.hop}?tls=off", listen=["127.0.0.1:0 lmtp"]) as server,
+    ):
+        client = server.connect()
+        client.expect("220")
+        client.ask("LHLO client.example", "250")
+        client.ask("MAIL FROM:<alice@example.com>", "250")
+        client.ask("RCPT TO:<bob@example.org>", "250")
+        client.ask("RCPT TO:<cat@example.org>", "250")
+        client.ask("DATA", "354")
+        client.send(b"Subject: x\r\n\r\n.\r\n")
+        client.expect("250 2.0.0 accepted")
+        client.expect("452 4.2.2 full")
 
 
 def test_inside_tls_from_the_first_octet_on(tmp_path: Path) -> None:
