@@ -5,7 +5,8 @@ compute, the loop waits for its turn eight times that, several times for each co
 At 0.1 ms it waits for a few. But where hooks only wait, a short interval has threads interrupt the loop in the middle
 of its turn, which makes a message with thread hooks 10 to 20 % dearer. So the short one is for the time in which it is
 needed: when the loop is late while other threads use the CPU. Whether it still is cannot be seen while it works, for
-then the loop is not late; so it ends when the threads are quiet, and is tried without from time to time.
+then the loop is not late; so it ends when the threads are quiet, and is tried without from time to time. For as long
+as it holds, fewer threads are awake, too (see `crowd`).
 
 Runs on the loop.
 """
@@ -15,7 +16,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from time import monotonic, process_time, thread_time
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from .crowd import Crowd
+
+if TYPE_CHECKING:
+    from .threads import ThreadPool
 
 QUICK: Final = 0.0001  # seconds; shorter ones take more time for changing than for work
 _CALM: Final = 0.005  # seconds; Python's own
@@ -28,20 +34,24 @@ _TRY_AGAIN: Final = 60.0  # seconds
 
 
 class Switching:
-    """Chooses the switch interval of a worker.
+    """Chooses the switch interval of a worker, and how many of its threads may be awake.
 
     Args:
         loop: the worker's.
         interval: seconds, for good; None chooses.
+        pool: the worker's.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float | None, pool: ThreadPool) -> None:
         self._loop = loop
+        self._pool = pool
+        self._crowd = Crowd(pool.threads)
         self._timer: asyncio.TimerHandle | None = None
         self._is_quick = False
         self._agreed = 0  # looks in a row that speak for a change
         self._since = self._due = monotonic()
-        self._others = process_time() - thread_time()  # CPU seconds of other threads
+        self._used = process_time()
+        self._others = self._used - thread_time()  # CPU seconds of other threads
         sys.setswitchinterval(_CALM if interval is None else interval)
         if interval is None:
             self._look()
@@ -52,10 +62,14 @@ class Switching:
             self._timer.cancel()
 
     def _look(self) -> None:
-        now, others = monotonic(), process_time() - thread_time()
+        now, used = monotonic(), process_time()
+        others = used - thread_time()
         lag = now - self._due
-        self.judge(lag, (others - self._others) / (lag + _INTERVAL), now)
-        self._others, self._due = others, now + _INTERVAL
+        passed = lag + _INTERVAL
+        self.judge(lag, (others - self._others) / passed, now)
+        if self._is_quick:
+            self._pool.allow(self._crowd.judge((used - self._used) / passed, self._pool.waiting > 0))
+        self._used, self._others, self._due = used, others, now + _INTERVAL
         self._timer = self._loop.call_later(_INTERVAL, self._look)
 
     def judge(self, lag: float, busy: float, now: float) -> None:
@@ -77,3 +91,5 @@ class Switching:
     def _change(self, quick: bool, now: float) -> None:
         self._is_quick, self._since, self._agreed = quick, now, 0
         sys.setswitchinterval(QUICK if quick else _CALM)
+        self._crowd = Crowd(self._pool.threads)
+        self._pool.allow(self._pool.threads)

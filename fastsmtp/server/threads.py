@@ -59,6 +59,7 @@ class ThreadPool:
         self._at_end_of_turn = at_end_of_turn or loop.call_soon
         self._ringing = False
         self._threads = threads
+        self._allowed = threads  # may be awake
         self._max_pending = max_pending
         self._pending = 0  # submitted and not finished
         self._started = 0
@@ -86,6 +87,21 @@ class ThreadPool:
     def busy(self) -> int:
         """Threads that are not idle, about."""
         return max(0, self._started - len(self._idle))
+
+    @property
+    def _awake(self) -> int:
+        """Threads that are at work, or look for some; not counted those whose job nobody waits for."""
+        return self._started - len(self._idle) - self._stuck
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has taken yet."""
+        return len(self._jobs)
+
+    @property
+    def threads(self) -> int:
+        """How many jobs may run at the same time."""
+        return self._threads
 
     @property
     def is_full(self) -> bool:
@@ -127,6 +143,10 @@ class ThreadPool:
         self._finish()  # behind the token's end: a thread that still saw it has left its job there
         return came and not self._jobs
 
+    def allow(self, threads: int) -> None:
+        """So many threads may be awake from now on; others go to sleep when they have done their job."""
+        self._allowed = threads
+
     def give_up(self) -> None:
         """A running job is not waited for any more: another thread may take the place of its own."""
         self._stuck = min(self._stuck + 1, self._threads)
@@ -153,7 +173,7 @@ class ThreadPool:
         """Wake a thread for each job that nobody has taken."""
         waiting = len(self._jobs)
         for _ in range(waiting):
-            if not self._wake():
+            if self._awake >= self._allowed or not self._wake():
                 break
         self._checking = waiting > 0
         if self._checking:
@@ -195,8 +215,12 @@ class ThreadPool:
             job.run()
             done.append(job)
             del job  # an idle thread must not keep the last session alive
-            if not self._tell(bool(jobs)):
+            crowded = self._awake > self._allowed
+            if not self._tell(bool(jobs) and not crowded):
                 return
+            if crowded:  # jobs that are left over are seen to: the loop looks every millisecond while there are any
+                idle.append(bell)
+                bell.acquire()
 
     def _tell(self, more: bool) -> bool:
         """In a thread: see that the loop hears of what is done, later if there is `more`; returns whether it can."""

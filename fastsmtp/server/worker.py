@@ -252,7 +252,7 @@ class Worker:
             stack.callback(Pulse(loop, self._row, reception).stop)
             if self._traces:
                 stack.callback(Tracer(loop, self._traces, self._row, self._slot, reception).stop)
-            stack.callback(Switching(loop, config.switch_interval).stop)
+            stack.callback(Switching(loop, config.switch_interval, pool).stop)
             yield reception
 
     def _build(self, reception: Reception, text: str, listening: socket.socket) -> Entrance:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fastsmtp.server.switching import QUICK, Switching
+from fastsmtp.server.threads import ThreadPool
 
 CALM = 0.005
 
@@ -24,7 +25,8 @@ def interval() -> Iterator[None]:
 
 def _made(interval: float | None = None) -> Switching:
     async def make() -> Switching:
-        made = Switching(asyncio.get_running_loop(), interval)
+        loop = asyncio.get_running_loop()
+        made = Switching(loop, interval, ThreadPool(loop, 8, 100))
         made.stop()
         return made
 
@@ -81,7 +83,8 @@ def test_it_sees_threads_that_burn() -> None:
             number = number * 31 & 0xFFFFFF
 
     async def play() -> None:
-        switching = Switching(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        switching = Switching(loop, None, ThreadPool(loop, 8, 100))
         try:
             async with asyncio.timeout(20):
                 while sys.getswitchinterval() > 2 * QUICK:  # noqa: ASYNC110  # the timer of the loop changes it

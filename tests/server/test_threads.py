@@ -257,3 +257,33 @@ def test_a_finished_job_is_not_kept() -> None:
         await _until(lambda: reference() is None)
 
     _run(test, threads=1)
+
+
+def test_fewer_may_be_awake_and_more_again() -> None:
+    """All jobs are done all the same, and threads that were sent to sleep are there when they are needed."""
+
+    async def test(bench: Bench) -> None:
+        gates = [bench.gate() for _ in range(12)]
+        jobs = [bench.submit(str(number), gate) for number, gate in enumerate(gates)]
+        await _until(lambda: sum(job.running for job in jobs) == 8)
+        bench.pool.allow(2)
+        for gate in gates[:8]:
+            gate.set()
+        await _until(lambda: sum(job.running for job in jobs[8:]) == 2)
+        assert bench.pool.busy == bench.pool.waiting == 2
+        bench.pool.allow(8)
+        await _until(lambda: all(job.running for job in jobs))
+        for gate in gates[8:]:
+            gate.set()
+        await _until(lambda: all(job.finished for job in jobs))
+
+    _run(test, threads=8)
+
+
+def test_jobs_go_on_when_all_threads_were_sent_to_sleep() -> None:
+    async def test(bench: Bench) -> None:
+        bench.pool.allow(1)
+        jobs = [bench.submit(str(number)) for number in range(2000)]
+        await _until(lambda: all(job.finished for job in jobs))
+
+    _run(test, threads=8)
