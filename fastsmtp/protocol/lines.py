@@ -134,9 +134,12 @@ class LineReader:
 
     def feed(self, octets: bytes) -> None:
         """Take what one read brought; all earlier lines must have been taken."""
-        lines = octets.split(b"\r\n")
-        if self._odd or lines.pop() or len(octets) > self._rules.limit:
+        if self._odd or len(octets) > self._rules.limit:
             lines = self._feed_oddly(octets)
+        else:
+            lines = octets.split(b"\r\n")
+            if lines.pop():
+                lines = self._feed_oddly(octets)
         lines.reverse()
         self.lines = lines
 

@@ -57,25 +57,21 @@ def mail(session: Session, argument: bytes) -> None:
 def rcpt(session: Session, argument: bytes) -> None:
     """RCPT (RFC 5321 4.1.1.3)."""
     try:
-        recipient = _recipient(session, argument)
+        match = _simple_path(argument, 3) if argument.startswith(b"TO:") and len(argument) < SIMPLE_OCTETS else None
+        if match:
+            local, domain, parameters = match.groups()
+            recipient = Recipient(local.decode(), domain.decode().lower())
+        else:
+            recipient, parameters = _read_recipient(argument.lstrip(), session)
+        envelope = session.transaction
+        if parameters:
+            session.offer.read_rcpt(recipient, parameters, envelope.sender.smtputf8)
+        if len(envelope.recipients) >= session.service.limits.max_recipients:
+            raise SMTPError(TOO_MANY_RECIPIENTS)
     except SMTPError:
         session.recipients_refused += 1
         raise
     session.ask("rcpt", recipient)
-
-
-def _recipient(session: Session, argument: bytes) -> Recipient:
-    match = _simple_path(argument, 3) if argument.startswith(b"TO:") and len(argument) < SIMPLE_OCTETS else None
-    if match:
-        local, domain, parameters = match.groups()
-        recipient = Recipient(local.decode(), domain.decode().lower())
-    else:
-        recipient, parameters = _read_recipient(argument.lstrip(), session)
-    if parameters:
-        session.offer.read_rcpt(recipient, parameters, session.transaction.sender.smtputf8)
-    if len(session.transaction.recipients) >= session.service.limits.max_recipients:
-        raise SMTPError(TOO_MANY_RECIPIENTS)
-    return recipient
 
 
 def _read_sender(argument: bytes, session: Session) -> tuple[Sender, bytes]:

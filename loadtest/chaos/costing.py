@@ -1,7 +1,8 @@
 """CPU for a message with one worker and with two: what workers share must not cost anything.
 
-At the same rate of messages, and one that is far from what a worker can do: a worker with much to do takes many
-sessions in a turn of its loop, which is cheaper for each, and with two workers each has half as much to do.
+Each worker has as many sessions in both cases: one with more to do takes more sessions in a turn of its loop, which is
+cheaper for each. And the rate is far from what a worker can do, for on two cores the second worker and the load have to
+share one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from tests.server.running import running
 APP = "loadtest.bench_app:AsyncHooks"
 
 
+_SESSIONS = 16  # for each worker
 _PAUSE = 0.05  # seconds between two messages of a session
 
 
-def cost(directory: Path, workers: int, seconds: float, sessions: int = 16) -> float:
+def cost(directory: Path, workers: int, seconds: float) -> float:
     """Microseconds of CPU that master and workers take for a message on a connection of its own."""
-    with running(directory, APP, workers=workers) as server, Load(server.host_and_port, sessions, _PAUSE) as load:
+    with (
+        running(directory, APP, workers=workers) as server,
+        Load(server.host_and_port, _SESSIONS * workers, _PAUSE) as load,
+    ):
         time.sleep(1)  # what happens once has happened then; nothing is measured yet
         pids = [server.pid, *children_of(server.pid)]
         messages, used = load.delivered, sum(map(_cpu_seconds, pids))
