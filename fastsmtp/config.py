@@ -113,7 +113,7 @@ class Config:
         minimum=0.00001,
         unit="seconds",
         metavar="SECONDS",
-        unset="0.005; 0.0001 while hooks compute",
+        unset="0.005; less while hooks compute",
     )
 
     threads: int = count("Handler", 8, "Threads for hooks that block.", 1, "per worker")

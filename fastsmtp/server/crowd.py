@@ -1,6 +1,6 @@
 """How many threads may be awake while hooks compute: as few as keep the interpreter busy.
 
-It serves one thread at a time, so eight that compute do no more than two, but the event loop waits for its turn behind
+It serves one thread at a time, so eight that compute do no more than one, but the event loop waits for its turn behind
 all of them. Hooks that wait for something else are another matter: while they do, others may compute. So the number is
 halved for as long as the threads use a whole CPU all the same. Where they no longer do although jobs wait, it was too
 few, and it is not tried again.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-_FEW: Final = 2  # one computes while the loop takes what the other has done
 _FULL: Final = 0.8  # of a CPU: the interpreter is never idle for long
 _PARALLEL: Final = 1.4  # CPUs: hooks compute outside the interpreter, and more of them do more
 
@@ -21,7 +20,7 @@ class Crowd:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._allowed = threads
-        self._least = min(_FEW, threads)
+        self._least = 1
 
     def judge(self, used: float, jobs_wait: bool) -> int:
         """How many threads may be awake until the next look.

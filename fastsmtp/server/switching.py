@@ -2,11 +2,12 @@
 
 A thread that wants the interpreter asks for it after the switch interval, 5 ms by itself. With eight threads that
 compute, the loop waits for its turn eight times that, several times for each command: tens to hundreds of milliseconds.
-At 0.1 ms it waits for a few. But where hooks only wait, a short interval has threads interrupt the loop in the middle
-of its turn, which makes a message with thread hooks 10 to 20 % dearer. So the short one is for the time in which it is
-needed: when the loop is late while other threads use the CPU. Whether it still is cannot be seen while it works, for
-then the loop is not late; so it ends when the threads are quiet, and is tried without from time to time. For as long
-as it holds, fewer threads are awake, too (see `crowd`).
+So while hooks compute fewer threads are awake (see `crowd`), and the interval is such that all of them together take
+3 ms. Less would cost throughput: each change takes time from the hooks, 10 % of it at 0.1 ms. Where hooks only wait,
+a short interval has threads interrupt the loop in the middle of its turn, which makes a message with thread hooks 10 to
+20 % dearer. So it is for the time in which it is needed: when the loop is late while other threads use the CPU. Whether
+it still is cannot be seen while it works, for then the loop is not late; so it ends when the threads are quiet, and is
+tried without from time to time.
 
 Runs on the loop.
 """
@@ -23,7 +24,8 @@ from .crowd import Crowd
 if TYPE_CHECKING:
     from .threads import ThreadPool
 
-QUICK: Final = 0.0001  # seconds; shorter ones take more time for changing than for work
+TURN: Final = 0.003  # seconds that all threads together keep the loop waiting
+_SHORTEST: Final = 0.0001  # seconds; shorter ones take more time for changing than for work
 _CALM: Final = 0.005  # seconds; Python's own
 _INTERVAL: Final = 0.25  # seconds between two looks; one takes 3 us
 _LATE: Final = 0.008  # seconds of lag
@@ -68,7 +70,7 @@ class Switching:
         passed = lag + _INTERVAL
         self.judge(lag, (others - self._others) / passed, now)
         if self._is_quick:
-            self._pool.allow(self._crowd.judge((used - self._used) / passed, self._pool.waiting > 0))
+            self._limit(self._crowd.judge((used - self._used) / passed, self._pool.waiting > 0))
         self._used, self._others, self._due = used, others, now + _INTERVAL
         self._timer = self._loop.call_later(_INTERVAL, self._look)
 
@@ -90,6 +92,13 @@ class Switching:
 
     def _change(self, quick: bool, now: float) -> None:
         self._is_quick, self._since, self._agreed = quick, now, 0
-        sys.setswitchinterval(QUICK if quick else _CALM)
         self._crowd = Crowd(self._pool.threads)
-        self._pool.allow(self._pool.threads)
+        if quick:
+            self._limit(self._pool.threads)
+        else:
+            self._pool.allow(self._pool.threads)
+            sys.setswitchinterval(_CALM)
+
+    def _limit(self, threads: int) -> None:
+        self._pool.allow(threads)
+        sys.setswitchinterval(max(TURN / threads, _SHORTEST))

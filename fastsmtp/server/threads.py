@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 _PATIENCE: Final = 0.001  # seconds that a job waits for a thread that is awake
+_CROWDED_PATIENCE: Final = 0.02  # seconds until the next look, where no other thread may be awake
 _MOMENT: Final = 0.0003  # seconds that the loop waits for hooks that it has just sent
 _MOST_IN_VAIN: Final = 63  # turns that it goes on at once when they do not come back
 
@@ -172,12 +173,14 @@ class ThreadPool:
     def _check(self) -> None:
         """Wake a thread for each job that nobody has taken."""
         waiting = len(self._jobs)
+        crowded = False
         for _ in range(waiting):
-            if self._awake >= self._allowed or not self._wake():
+            crowded = self._awake >= self._allowed
+            if crowded or not self._wake():
                 break
         self._checking = waiting > 0
         if self._checking:
-            self._loop.call_later(_PATIENCE, self._check)
+            self._loop.call_later(_CROWDED_PATIENCE if crowded else _PATIENCE, self._check)
 
     def _wake(self) -> bool:
         try:

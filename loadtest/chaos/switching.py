@@ -32,7 +32,7 @@ def measure(directory: Path, seconds: float, interval: float | None = None, sess
         running(directory, *arguments, "--max-junk-commands=1000000") as server,
         Load(server.host_and_port, sessions) as load,
     ):
-        time.sleep(1)  # all threads are at work then; nothing is measured yet
+        time.sleep(3)  # all threads are at work then, and the worker has seen it
         before, began = load.delivered, time.monotonic()
         command = [sys.executable, "-m", "loadtest.chaos.pinging", *map(str, server.host_and_port), str(seconds)]
         done = subprocess.run(command, capture_output=True, cwd=ROOT, check=True, timeout=seconds + 30)

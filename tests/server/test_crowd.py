@@ -14,11 +14,11 @@ FULL, IDLE, NOBODY, PARALLEL = (1.0, True), (0.3, True), (0.3, False), (1.9, Tru
     [
         ([FULL], 16),
         ([FULL] * 4, 2),
-        ([FULL] * 9, 2),  # never fewer
+        ([FULL] * 9, 1),
         ([FULL, FULL, NOBODY], 8),  # nothing to do: that says nothing
         ([FULL, FULL, IDLE], 16),  # eight only waited, while others could have worked
         ([FULL, FULL, IDLE, FULL, FULL, FULL], 16),  # that was seen once, and is not tried again
-        ([FULL] * 4 + [IDLE] * 9, 32),
+        ([FULL] * 9 + [IDLE] * 9, 32),
         ([PARALLEL] * 9, 32),  # they do not need the interpreter
         ([FULL, PARALLEL], 32),
     ],

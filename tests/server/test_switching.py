@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastsmtp.server.switching import QUICK, Switching
+from fastsmtp.server.switching import TURN, Switching
 from fastsmtp.server.threads import ThreadPool
 
 CALM = 0.005
+THREADS = 8
+QUICK = TURN / THREADS
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +28,7 @@ def interval() -> Iterator[None]:
 def _made(interval: float | None = None) -> Switching:
     async def make() -> Switching:
         loop = asyncio.get_running_loop()
-        made = Switching(loop, interval, ThreadPool(loop, 8, 100))
+        made = Switching(loop, interval, ThreadPool(loop, THREADS, 100))
         made.stop()
         return made
 
@@ -84,10 +86,10 @@ def test_it_sees_threads_that_burn() -> None:
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        switching = Switching(loop, None, ThreadPool(loop, 8, 100))
+        switching = Switching(loop, None, ThreadPool(loop, THREADS, 100))
         try:
             async with asyncio.timeout(20):
-                while sys.getswitchinterval() > 2 * QUICK:  # noqa: ASYNC110  # the timer of the loop changes it
+                while sys.getswitchinterval() > CALM / 2:  # noqa: ASYNC110  # the timer of the loop changes it
                     await asyncio.sleep(0.01)
                 enough.set()
                 while sys.getswitchinterval() < CALM / 2:  # noqa: ASYNC110  # likewise
@@ -96,7 +98,7 @@ def test_it_sees_threads_that_burn() -> None:
             switching.stop()
 
     enough = threading.Event()
-    threads = [threading.Thread(target=burn) for _ in range(8)]
+    threads = [threading.Thread(target=burn) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     try:
