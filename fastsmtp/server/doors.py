@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from . import descriptors
+
 # libuv accepts one connection for each server in a turn of its loop. So a socket has several servers, or a turn would
 # never have more than one new session, and each session the price of a whole turn: with 64 clients 25 % of its CPU.
 _SERVERS: Final = 8
@@ -56,7 +58,7 @@ class Doors:
         try:
             for listening, room in self._listeners:
                 create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-                for _ in range(_SERVERS if _is_ours_alone(listening) else 1):
+                for _ in range(_servers_of(listening)):
                     self._servers.append(await create(room, sock=listening.dup(), backlog=self._backlog))
         except OSError:
             self.shut()
@@ -98,6 +100,7 @@ class Doors:
                 return
 
 
-def _is_ours_alone(listening: socket.socket) -> bool:
-    """Whether no other worker accepts from it; from a socket that all share each takes one connection at a time."""
-    return bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+def _servers_of(listening: socket.socket) -> int:
+    """From a socket that workers share each takes one connection at a time; a copy takes a descriptor."""
+    is_ours_alone = listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    return min(_SERVERS, max(1, descriptors.spare() // 64)) if is_ours_alone else 1
