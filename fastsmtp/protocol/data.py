@@ -14,6 +14,7 @@ from .content import Content
 from .scan import find
 
 _END: Final = b"\r\n.\r\n"
+_DOT_IN_FRONT: Final = b"\r\n."
 _BEGINNINGS: Final = tuple(_END[:length] for length in range(len(_END) - 1, 0, -1))
 
 
@@ -53,15 +54,19 @@ class DataReader:
         start = content.clean
         content.filled = filled = content.filled + length
         view = content.view
-        position = find(view[start:filled], _END)
+        region = view[start:filled]
+        # Hot path: few texts have a line with a dot in front, so that one search finds the end, or nothing at all.
+        dot = find(region, _DOT_IN_FRONT)
+        position = dot if dot < 0 or region[dot : dot + len(_END)] == _END else find(region, _END)
         if position < 0:
-            content.commit(content.remove_dots(filled - _unfinished(bytes(view[max(start, filled - 4) : filled]))))
+            end = filled - _unfinished(bytes(view[max(start, filled - 4) : filled]))
+            content.commit(end if dot < 0 else content.remove_dots(end))
             return b""
         self.done = True
         end = start + position + 2
         surplus = bytes(view[end + 3 : filled])
         content.filled = end
-        content.commit(content.remove_dots(end))
+        content.commit(end if position == dot else content.remove_dots(end))
         return surplus
 
 

@@ -184,6 +184,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._deaf:
             self._overhear(length)
         elif self._reader is None:
+            if length >= _SMALL:  # a large chunk behind its BDAT: what is read next can go where it is to stay
+                self._receive(bytes(self._receive_view[:length]))
+                return
             turn = self._turn  # Hot path: Turn.work, without the call
             turn.works.append((self._receive, bytes(self._receive_view[:length])))
             if not turn.scheduled:
