@@ -105,6 +105,7 @@ class Config:
     max_lifetime_jitter: float = seconds("Workers", 0, "Up to so much more, at random.", 0)
     max_rss: int = octets("Workers", 0, "Memory in use at which a worker is replaced; 0: off.", 0)
     watchdog_timeout: float = seconds("Workers", 30, "Time without a turn of its loop; then a worker is killed.", 1)
+    cpu_affinity: bool = flag("Workers", False, "Keep all threads of a worker on one CPU, slot by slot.")
     switch_interval: float | None = setting(
         "Workers",
         None,

@@ -57,7 +57,7 @@ class DataReader:
         region = view[start:filled]
         # Hot path: few texts have a line with a dot in front, so that one search finds the end, or nothing at all.
         dot = find(region, _DOT_IN_FRONT)
-        position = dot if dot < 0 or region[dot : dot + len(_END)] == _END else find(region, _END)
+        position = dot if dot < 0 or bytes(region[dot : dot + len(_END)]) == _END else find(region, _END)
         if position < 0:
             end = filled - _unfinished(bytes(view[max(start, filled - 4) : filled]))
             content.commit(end if dot < 0 else content.remove_dots(end))

@@ -36,6 +36,7 @@ from . import application as applications
 from .access_log import AccessLog
 from .application import Application
 from .books import Books
+from .capacity import keep_to_one_cpu
 from .certificates import CertificateError, Certificates
 from .clients import Clients
 from .columns import SESSIONS_CUT, State
@@ -105,6 +106,8 @@ def run(
         traces.keep_sender()
     faulthandler.enable()  # the watchdog sends ABRT
     sys.unraisablehook = _ignore_odd_names
+    if config.cpu_affinity:
+        keep_to_one_cpu(slot)
     try:
         if target is None and config.app:
             target = applications.load(config.app)

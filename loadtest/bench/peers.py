@@ -104,6 +104,13 @@ def peers(python: str, peer_python: str) -> list[Peer]:
         Peer("floor", _floor, [], "a blind responder in C: what the kernel charges"),
         Peer("fastsmtp async", fastsmtp(python, "loadtest.bench_app:AsyncHooks"), [], "all hooks `async def`", True),
         Peer("fastsmtp threads", fastsmtp(python, "loadtest.bench_app:ThreadHooks"), [], "hooks in threads", True),
+        Peer(
+            "fastsmtp threads, one CPU",
+            fastsmtp(python, "loadtest.bench_app:ThreadHooks", "--cpu-affinity"),
+            [],
+            "the same with `cpu_affinity`",
+            True,
+        ),
         Peer("smtp-sink", _smtp_sink, [found("smtp-sink")], "Postfix's test sink, in C"),
         Peer(
             "aiosmtpd", _aiosmtpd(peer_python), [str(aiosmtpd[0]) if aiosmtpd else None], "aiosmtpd (Python) on uvloop"

@@ -18,6 +18,7 @@ _COLOURS: Final = {
     "floor": "#888888",
     "fastsmtp async": "#0b6e4f",
     "fastsmtp threads": "#6bbf59",
+    "fastsmtp threads, one CPU": "#2f7d32",
     "smtp-sink": "#c1440e",
     "aiosmtpd": "#3366aa",
     "smtp-server": "#b8860b",

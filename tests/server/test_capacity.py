@@ -9,6 +9,8 @@ import pytest
 
 from fastsmtp.server import capacity
 from fastsmtp.server.capacity import cpu_quota, default_workers
+from tests.server.processes import children_of
+from tests.server.running import running
 
 
 def _tree(root: Path, files: dict[str, str]) -> None:
@@ -84,3 +86,22 @@ def test_default_workers(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
     monkeypatch.setattr(capacity, "cpu_quota", lambda: quota)
     assert default_workers() == (workers, reason)
+
+
+def test_workers_keep_to_a_cpu_each(tmp_path: Path) -> None:
+    """With their threads; the master goes where it likes."""
+    ours = os.sched_getaffinity(0)
+    with running(tmp_path, "loadtest.bench_app:ThreadHooks", "--cpu-affinity", workers=2) as server:
+        with server.greeted() as client:
+            client.deliver()
+        workers = [os.sched_getaffinity(pid) for pid in children_of(server.pid)]
+        threads = [
+            os.sched_getaffinity(int(thread.name))
+            for pid in children_of(server.pid)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+        ]
+        master = os.sched_getaffinity(server.pid)
+    assert sorted(map(sorted, workers)) == sorted([each] for each in (sorted(ours) * 2)[:2])
+    assert len(threads) > len(workers)  # one has a thread for hooks
+    assert {len(each) for each in threads} == {1}
+    assert master == ours
