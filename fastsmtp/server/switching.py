@@ -3,7 +3,7 @@
 A thread that wants the interpreter asks for it after the switch interval, 5 ms by itself. With eight threads that
 compute, the loop waits for its turn eight times that, several times for each command: tens to hundreds of milliseconds.
 So while hooks compute fewer threads are awake (see `crowd`), and the interval is such that all of them together take
-3 ms. Less would cost throughput: each change takes time from the hooks, 10 % of it at 0.1 ms. Where hooks only wait,
+2.5 ms. Less would cost throughput: each change takes time from the hooks, 10 % of it at 0.1 ms. Where hooks only wait,
 a short interval has threads interrupt the loop in the middle of its turn, which makes a message with thread hooks 10 to
 20 % dearer. So it is for the time in which it is needed: when the loop is late while other threads use the CPU. Whether
 it still is cannot be seen while it works, for then the loop is not late; so it ends when the threads are quiet, and is
@@ -24,7 +24,7 @@ from .crowd import Crowd
 if TYPE_CHECKING:
     from .threads import ThreadPool
 
-TURN: Final = 0.003  # seconds that all threads together keep the loop waiting
+TURN: Final = 0.0025  # seconds that all threads together keep the loop waiting
 _SHORTEST: Final = 0.0001  # seconds; shorter ones take more time for changing than for work
 _CALM: Final = 0.005  # seconds; Python's own
 _INTERVAL: Final = 0.25  # seconds between two looks; one takes 3 us

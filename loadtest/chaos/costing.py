@@ -1,42 +1,67 @@
-"""CPU for a message with one worker and with two: what workers share must not cost anything.
+"""CPU for a message with two workers: what they share must not cost anything.
+
+Compared with two servers of one worker each, which share nothing, under the same load and beside each other: where
+workers and load share processors every message is dearer, whoever serves it. One server with one worker, alone, is
+measured too, to show how much of it that is.
 
 Under as much load as smtp-source brings, a connection for each message, for a worker that often sleeps pays for each
-waking. Each worker has as many sessions in both cases: one with more to do takes more of them in a turn of its loop,
+waking. Each worker has as many sessions in all cases: one with more to do takes more of them in a turn of its loop,
 which is cheaper for each.
 """
 
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.server.processes import children_of
-from tests.server.running import running
+from tests.server.running import Server, running
 
 APP = "loadtest.bench_app:AsyncHooks"
 _SESSIONS = 32  # for each worker
 _DEADLINE = 120.0  # seconds for one run
+_LAYOUTS = ((1,), (1, 1), (2,))  # the workers of each server
 
 
-def cost(directory: Path, workers: int, messages: int) -> float:
-    """Microseconds of CPU that master and workers take for a message; each worker gets about so many.
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Microseconds of CPU that masters and workers take for a message."""
+
+    alone: float  # one worker
+    apart: float  # two, of two servers
+    together: float  # two, of one server
+
+
+def cost(directory: Path, layout: tuple[int, ...], messages: int) -> float:
+    """Microseconds for a message; each worker gets about so many.
 
     Raises:
-        subprocess.CalledProcessError: smtp-source met something that it did not expect.
+        RuntimeError: smtp-source met something that it did not expect.
     """
-    with running(directory, APP, workers=workers) as server:
-        pids = [server.pid, *children_of(server.pid)]
-        _send(server.host_and_port, workers, messages // 10)  # what happens once happens now
+    with ExitStack() as stack:
+        servers = []
+        for number, workers in enumerate(layout):
+            place = directory / str(number)
+            place.mkdir(parents=True)
+            servers.append((stack.enter_context(running(place, APP, workers=workers)), workers))
+        pids = [pid for server, _ in servers for pid in (server.pid, *children_of(server.pid))]
+        _send(servers, messages // 10)  # what happens once happens now
         used = sum(map(_cpu_seconds, pids))
-        _send(server.host_and_port, workers, messages)
+        _send(servers, messages)
         used = sum(map(_cpu_seconds, pids)) - used
-    return used / (messages * workers) * 1e6
+    return used / (messages * sum(layout)) * 1e6
 
 
-def _send(address: tuple[str, int], workers: int, messages: int) -> None:
-    host, port = address
-    counts = ("-s", str(_SESSIONS * workers), "-m", str(messages * workers), "-l", "5120")
-    subprocess.run(["smtp-source", *counts, f"{host}:{port}"], check=True, capture_output=True, timeout=_DEADLINE)
+def _send(servers: list[tuple[Server, int]], messages: int) -> None:
+    sources = []
+    for server, workers in servers:
+        host, port = server.host_and_port
+        counts = ("-s", str(_SESSIONS * workers), "-m", str(messages * workers), "-l", "5120")
+        sources.append(subprocess.Popen(["smtp-source", *counts, f"{host}:{port}"]))
+    if any(source.wait(_DEADLINE) for source in sources):
+        raise RuntimeError("smtp-source has met something that it did not expect")
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -45,12 +70,10 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
-def compare(directory: Path, rounds: int, messages: int) -> tuple[float, float]:
-    """The least of some rounds for one worker and for two, by turns: noise only ever adds."""
-    found: dict[int, list[float]] = {1: [], 2: []}
-    for number in range(rounds):
-        for workers, costs in found.items():
-            place = directory / f"{workers}-{number}"
-            place.mkdir()
-            costs.append(cost(place, workers, messages))
-    return min(found[1]), min(found[2])
+def compare(directory: Path, rounds: int, messages: int) -> Costs:
+    """The least of some rounds for each, by turns: noise only ever adds."""
+    found = [
+        [cost(directory / f"{number}-{place}", layout, messages) for place, layout in enumerate(_LAYOUTS)]
+        for number in range(rounds)
+    ]
+    return Costs(*map(min, zip(*found, strict=True)))
