@@ -77,6 +77,11 @@ def _split_anywhere(octets: bytes) -> list[bytes]:
     return [*(line[:-1] if line.endswith(b"\r") else OddLine(line) for line in lines), tail]
 
 
+def begins_with_large_chunk(octets: bytes) -> bool:
+    """Whether they are a BDAT command, most of whose chunk is still to come or stands behind it."""
+    return _LARGE_CHUNK.match(octets) is not None
+
+
 def _behind_large_chunk(octets: bytes) -> tuple[bytes, bytes]:
     """Everything up to the first large BDAT, its line included, and what stands behind it.
 

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import ClassVar, Final
 
 from ..protocol.envelope import Endpoint
+from ..protocol.lines import begins_with_large_chunk
 from ..protocol.replies import EARLY_TALKER, Reply
 from ..protocol.session import Reader, Session
 from ..protocol.tls import TLS
@@ -184,11 +185,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._deaf:
             self._overhear(length)
         elif self._reader is None:
-            if length >= _SMALL:  # a large chunk behind its BDAT: what is read next can go where it is to stay
-                self._receive(bytes(self._receive_view[:length]))
+            octets = bytes(self._receive_view[:length])
+            if length >= _SMALL and begins_with_large_chunk(octets):  # what is read next can go where it is to stay
+                self._receive(octets)
                 return
             turn = self._turn  # Hot path: Turn.work, without the call
-            turn.works.append((self._receive, bytes(self._receive_view[:length])))
+            turn.works.append((self._receive, octets))
             if not turn.scheduled:
                 turn.schedule()
         elif length < _SMALL:
