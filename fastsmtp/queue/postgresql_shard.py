@@ -159,9 +159,7 @@ class PostgreSQLShard:
             keys, tokens = [each.key for each, _ in group], [each.token for each, _ in group]
             try:
                 removed = await self._removed(keys, tokens)
-            except (
-                Exception
-            ) as error:  # whatever it is: who would wait for an answer for ever, extends the lease for ever
+            except Exception as error:  # a bug, too: who waits for ever for an answer, extends the lease for ever
                 for _, future in group:
                     if not future.done():
                         future.set_exception(error)

@@ -74,8 +74,8 @@ def _outcome(message: Message, error: StoreError | None) -> Outcome:
         return None
     _log.error("message %s not stored: %s", message.id, error)
     replies = error.replies
-    if replies and len(replies) != len(message.recipients):
-        _log.error("message %s: the store gave %d replies: must be one for each recipient", message.id, len(replies))
+    if replies and (len(replies) != len(message.recipients) or not any(replies)):
+        _log.error("message %s: the store's replies must be one for each recipient, and one a refusal", message.id)
         return error.reply
     return replies or error.reply
 

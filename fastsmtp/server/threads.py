@@ -221,7 +221,7 @@ class ThreadPool:
             crowded = self._awake > self._allowed
             if not self._tell(bool(jobs) and not crowded):
                 return
-            if crowded:  # jobs that are left over are seen to: the loop looks every millisecond while there are any
+            if crowded:  # jobs that are left over are seen to: `_check` looks for them while there are any
                 idle.append(bell)
                 bell.acquire()
 

@@ -24,7 +24,7 @@ COST_ROUNDS, COST_MESSAGES = 5, 6000  # for each worker
 _MOST_P99_MS = 25.0
 _LEAST_THROUGHPUT = 0.95  # of that at Python's own interval
 _PYTHONS_INTERVAL = 0.005  # seconds
-_MOST_COST = 1.05  # of two workers, of that of two that share nothing
+_MOST_COST = 1.05  # of two workers, of that of one
 
 Found = tuple[str, bool]
 """What came of it, and whether that is as it must be."""
@@ -98,10 +98,10 @@ def _switch(directory: Path) -> Found:
 def _cost(directory: Path) -> Found:
     costs = costing.compare(directory, COST_ROUNDS, COST_MESSAGES)
     text = (
-        f"CPU of a message: {costs.together:.0f} us with 2 workers, {costs.together / costs.apart:.3f} times the"
-        f" {costs.apart:.0f} us with 2 servers of 1 worker each; {costs.alone:.0f} us with 1 worker alone"
+        f"CPU of a message: {costs.alone:.0f} us with 1 worker, {costs.together:.0f} us with 2:"
+        f" {costs.together / costs.alone:.3f}; {costs.apart:.0f} us with 2 servers of 1 worker each"
     )
-    return text, costs.together <= _MOST_COST * costs.apart
+    return text, costs.together <= _MOST_COST * costs.alone
 
 
 def _sub(directory: Path, name: str) -> Path:

@@ -1,8 +1,7 @@
-"""CPU for a message with two workers: what they share must not cost anything.
+"""CPU for a message with one worker and with two: what workers share must not cost anything.
 
-Compared with two servers of one worker each, which share nothing, under the same load and beside each other: where
-workers and load share processors every message is dearer, whoever serves it. One server with one worker, alone, is
-measured too, to show how much of it that is.
+Where workers and load share processors every message is dearer, whoever serves it. To show how much of the difference
+that is, two servers of one worker each, which share nothing, are measured too, beside each other under the same load.
 
 Under as much load as smtp-source brings, a connection for each message, for a worker that often sleeps pays for each
 waking. Each worker has as many sessions in all cases: one with more to do takes more of them in a turn of its loop,
