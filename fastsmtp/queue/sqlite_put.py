@@ -6,13 +6,14 @@ import errno
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from fastsmtp.protocol.replies import INSUFFICIENT_STORAGE, TEMPORARY_FAILURE
 
 from .codec import Destinations, by_destination, encode_sender
 from .contract import Mail, QueueError, State
-from .sqlite_schema import DELETE_MESSAGE, DROP, INSERT_ITEM, INSERT_MESSAGE, LAST_NUMBER
+from .sqlite_schema import DELETE_MESSAGE, DROP, INSERT_ITEMS, INSERT_MESSAGES, LAST_NUMBER
 from .sqlite_writer import Operation
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Content from this size on is a file. Below, a row is cheaper than a file with a sync of its own.
 _FILE_FROM: Final = 64 * 1024  # octets
+# Rows in one statement. sqlite3 gives the GIL away for each step of a statement, and gets it back when the event loop
+# lets go of it: with a row for each step that was 40 % more switches of threads, and 5 % of a message.
+_ROWS_AT_ONCE: Final = 16
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _Message = tuple[str, str, int, str | None, bytes | None]  # the row behind its number and count of items
@@ -73,8 +77,8 @@ class Put(Operation[Sequence[QueueError | None]]):
             for offset, (domain, recipients) in enumerate(destinations):
                 items.append((number + offset, number, domain, recipients, state, rank, accepted_at, due))
             number += len(destinations)
-        connection.executemany(INSERT_MESSAGE, messages)
-        connection.executemany(INSERT_ITEM, items)
+        _insert(connection, INSERT_MESSAGES, messages)
+        _insert(connection, INSERT_ITEMS, items)
         self.keys = [row[0] for row in items]  # type: ignore[misc]
         return self._errors
 
@@ -82,6 +86,13 @@ class Put(Operation[Sequence[QueueError | None]]):
         """Of what was not committed no file is left."""
         if not committed:
             database.bodies.remove(self._files)
+
+
+def _insert(connection: sqlite3.Connection, statement: tuple[str, str], rows: Sequence[tuple[object, ...]]) -> None:
+    head, row = statement
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        connection.execute(head + ", ".join([row] * len(some)), tuple(chain.from_iterable(some)))
 
 
 class Drop(Operation[set[int]]):

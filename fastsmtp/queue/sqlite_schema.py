@@ -44,11 +44,12 @@ MIGRATIONS: Final = (
     """,
 )
 
-INSERT_MESSAGE: Final = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)"
-INSERT_ITEM: Final = """
-    INSERT INTO items (id, message, destination, recipients, state, rank, accepted_at, due)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+# The head of the statement, and a row of it: one statement takes many.
+INSERT_MESSAGES: Final = ("INSERT INTO messages VALUES ", "(?, ?, ?, ?, ?, ?, ?)")
+INSERT_ITEMS: Final = (
+    "INSERT INTO items (id, message, destination, recipients, state, rank, accepted_at, due) VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+)
 LAST_NUMBER: Final = "SELECT id + items FROM messages ORDER BY id DESC LIMIT 1"
 
 # A lease that ran out is a failed attempt: a message that kills its consumers must not do so for ever.
