@@ -70,6 +70,10 @@ def _fastsmtp(store: Callable[[Path], str], *settings: str) -> Iterator[tuple[in
             server.end()
 
 
+def _queue(directory: Path) -> str:
+    return f"queue:{directory}/queue"
+
+
 @contextmanager
 def _postfix() -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory(dir=_HERE) as name:
@@ -110,9 +114,9 @@ def measure(client: Path, port: int, pid: int, behind: int | None, load: Load) -
 def compare(client: Path, rounds: int, load: Load, server: postgresql.PostgreSQL) -> None:
     """Runs all stores in turn and prints what they cost."""
     stores: dict[str, tuple[Callable[[], object], int | None]] = {
-        "queue:": (lambda: _fastsmtp(lambda directory: f"queue:{directory}/queue"), None),
-        # The writer of the queue is a thread: on the loop's CPU there is no other one to be woken for each batch.
-        "queue:, one CPU": (lambda: _fastsmtp(lambda directory: f"queue:{directory}/queue", "--cpu-affinity"), None),
+        "queue:": (lambda: _fastsmtp(_queue), None),
+        # The queue is written in a thread: where that is on the loop's CPU, no batch wakes another one.
+        "queue:, one CPU": (lambda: _fastsmtp(_queue, "--cpu-affinity"), None),
         "postgresql:": (lambda: _fastsmtp(lambda _: server.url), server.pid),
         "maildir:": (lambda: _fastsmtp(lambda directory: f"maildir:{directory}/mail"), None),
         "discard:": (lambda: _fastsmtp(lambda _: "discard:"), None),  # what it costs before it is stored

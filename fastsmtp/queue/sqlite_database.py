@@ -17,6 +17,7 @@ from .contract import State
 from .sqlite_bodies import Bodies
 from .sqlite_schema import MIGRATIONS
 
+_PREPARED: Final = 64  # statements: two for each number of rows in `sqlite_put`, and the rest of `sqlite_schema`
 _BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another process's transaction, which takes some ms
 _BUSY_PAUSE: Final = 0.005  # seconds between two tries where SQLite itself does not wait
 _PAGE_BYTES: Final = 8192
@@ -72,7 +73,11 @@ class Database:
         self.bodies = Bodies(os.path.join(self.path, "bodies"))
         try:
             self.connection = sqlite3.connect(
-                self._file, timeout=_BUSY_TIMEOUT, isolation_level=None, cached_statements=64, check_same_thread=False
+                self._file,
+                timeout=_BUSY_TIMEOUT,
+                isolation_level=None,
+                cached_statements=_PREPARED,
+                check_same_thread=False,
             )
             try:
                 self._set_up()

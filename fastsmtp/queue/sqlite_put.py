@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # Content from this size on is a file. Below, a row is cheaper than a file with a sync of its own.
 _FILE_FROM: Final = 64 * 1024  # octets
 # Rows in one statement. sqlite3 gives the GIL away for each step of a statement, and gets it back when the event loop
-# lets go of it: with a row for each step that was 40 % more switches of threads, and 5 % of a message.
+# lets go of it: with a row for each step that was 40 % more switches of threads, and 5 % of a message. Most batches are
+# not larger than this, and a text for each number up to it, for both tables, is still among those kept prepared.
 _ROWS_AT_ONCE: Final = 16
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
