@@ -217,8 +217,13 @@ async def drive(scenario: Scenario, messages: int, begin: Callable[[], None], en
         crowd = Clients(place, scenario.clients)
         await crowd.play(crowd.messages(scenario, max(3, rounds // 10)))
         _calm_the_collector()
+        # What sessions do gathers in the books, and is counted each second. Here it is counted once, with the messages
+        # that it belongs to: else the figure would depend on when a second was over.
+        books = place.reception.books
+        books.count()
         begin()
         await crowd.play(crowd.messages(scenario, rounds))
+        books.count()
         end()
         await crowd.play(crowd.quit())
         await asyncio.sleep(0)

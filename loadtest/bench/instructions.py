@@ -5,7 +5,7 @@
     make bench-baseline                     # writes the baseline anew
     python -m loadtest.bench.instructions --only session stream
 
-A count does not depend on how fast the machine is or on what else it does: two runs differ by less than 0.2 %. But it
+A count does not depend on how fast the machine is or on what else it does: two runs differ by less than 0.3 %. But it
 belongs to one build of the interpreter, so the baseline has a row for each, and an interpreter that has none gets exit
 code 2. Counted is what `loadtest.bench.drive` drives: no kernel, no network. Each scenario has its own process, for the
 interpreter specialises its byte code for what it has seen, and would remember the scenario before.
