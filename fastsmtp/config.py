@@ -76,8 +76,8 @@ class Config:
     max_workers: int | None = setting(
         "Server", None, whole, "Most processes that scaling may reach.", minimum=1, unset="2 x workers, at least 8"
     )
-    balance: Literal["reuseport", "shared"] = word(
-        "Server", "reuseport", "A socket for each worker, among which the kernel spreads; or one that all accept from."
+    balance: Literal["reuseport", "shared", "cpu"] = word(
+        "Server", "reuseport", "Who gets a connection: any worker, whoever accepts first, or the worker on its CPU."
     )
     hostname: str | None = setting(
         "Server", None, _hostname, "Name in banner and EHLO reply.", metavar="NAME", unset="the machine's full name"

@@ -22,12 +22,17 @@ def default_workers() -> tuple[int, str]:
     Returns:
         The number, and the reason for the log.
     """
-    cpus = len(os.sched_getaffinity(0))
+    cpus = len(usable_cpus())
     reason = f"{cpus} CPU{'s' if cpus > 1 else ''} available"
     quota = cpu_quota()
     if quota is None:
         return cpus, reason
     return max(1, min(cpus, math.ceil(quota))), f"{reason}, CPU quota {quota:g}"
+
+
+def usable_cpus() -> list[int]:
+    """The CPUs that this process may run on, in the order of the slots whose turn they are."""
+    return sorted(os.sched_getaffinity(0))
 
 
 def keep_to_one_cpu(slot: int) -> None:
@@ -36,7 +41,7 @@ def keep_to_one_cpu(slot: int) -> None:
     Only one of them has the interpreter at a time. Where they are spread over CPUs, each hop between the event loop and
     a pool thread wakes another CPU: a third of the price of a message with hooks in threads.
     """
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     os.sched_setaffinity(0, {cpus[slot % len(cpus)]})
 
 

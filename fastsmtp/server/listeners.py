@@ -7,6 +7,8 @@ Sockets are bound for as many slots as there may ever be, for later nobody may: 
 another user. One that nobody needs yet does not listen, so it gets nothing. One that has listened goes on to do so,
 and is steered around when its slot is empty (`steering`). A unix socket, a socket that was inherited, and every socket
 with ``balance = shared`` is one for all slots.
+
+With ``balance = cpu`` the kernel does not spread: who is served on a CPU is served there from the first packet on.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from ..config import Listen
 from .privileges import Account
-from .steering import steer, turn_away
+from .steering import at_random, by_cpu, steer, turn_away
 
 
 class BindError(Exception):
@@ -79,6 +81,7 @@ class Listener:
         given: the socket, if it was inherited.
         mode: of a unix socket; None leaves it to the umask.
         owner: likewise; None is whoever we are.
+        cpus: a connection goes to a slot whose turn the CPU is that it arrives on; none: to any.
 
     Attributes:
         address: where this listens, with the port that port 0 became.
@@ -97,12 +100,14 @@ class Listener:
         given: socket.socket | None = None,
         mode: int | None = None,
         owner: Account | None = None,
+        cpus: Sequence[int] = (),
     ) -> None:
         self.listen = listen
         self._backlog = backlog
         self._sockets: list[socket.socket] = []
         self._listening = slots  # the first so many
-        self._steered: Sequence[int] = range(slots)
+        self._cpus = cpus
+        self._steered = () if cpus else tuple(range(slots))  # the kernel's own choice, as long as nobody has led
         self._is_ours = given is None
         try:
             if given is not None:
@@ -186,7 +191,7 @@ class Listener:
         if self.is_shared or slots <= self._listening or not self._sockets:
             return
         with suppress(OSError):  # where the kernel does not steer, connections wait for the worker
-            steer(self._sockets[0], self._steered)
+            self._steer(self._steered or range(self._listening))
         for each in self._sockets[self._listening : slots]:
             each.listen(self._backlog)
         self._listening = slots
@@ -200,8 +205,11 @@ class Listener:
         if self.is_shared or not self._sockets or tuple(slots) == tuple(self._steered):
             return
         if self._listening > 1:
-            steer(self._sockets[0], slots)
+            self._steer(slots)
         self._steered = tuple(slots)
+
+    def _steer(self, slots: Sequence[int]) -> None:
+        steer(self._sockets[0], by_cpu(slots, self._cpus) if self._cpus else at_random(slots))
 
 
 def _text_of(listening: socket.socket) -> str:

@@ -91,4 +91,4 @@ class Scaling:
             except OSError as error:
                 if self._can_steer:
                     self._can_steer = False
-                    _log.warning("this kernel cannot steer connections away from a worker: %s", error.strerror)
+                    _log.warning("this kernel cannot steer connections to some of the workers: %s", error.strerror)

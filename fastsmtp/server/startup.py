@@ -19,7 +19,7 @@ from ..store import check_url
 from . import admin_child, logs
 from . import application as applications
 from .application import Application, ApplicationError
-from .capacity import default_workers, raise_descriptor_limit
+from .capacity import default_workers, raise_descriptor_limit, usable_cpus
 from .listeners import BindError, Inherited, Listener
 from .log_files import LogFiles
 from .privileges import Account, PrivilegeError, account, become
@@ -152,6 +152,7 @@ def _bind(config: Config, workers: int, most: int, owner: Account | None) -> tup
                     passed.take(listen),
                     None if mode is None else int(mode, 8),
                     owner,
+                    usable_cpus() if config.balance == "cpu" else (),
                 )
             )
         for address in passed.close_rest():

@@ -106,7 +106,7 @@ def run(
         traces.keep_sender()
     faulthandler.enable()  # the watchdog sends ABRT
     sys.unraisablehook = _ignore_odd_names
-    if config.cpu_affinity:
+    if config.cpu_affinity or config.balance == "cpu":
         keep_to_one_cpu(slot)
     try:
         if target is None and config.app:

@@ -211,3 +211,29 @@ def test_shared_balance(tmp_path: Path) -> None:
         server.send_signal(signal.SIGTTIN)
         until(lambda: len(server.workers) == 2, "two workers")
         assert server.stop() == 0
+
+
+def test_balance_by_cpu(tmp_path: Path) -> None:
+    """Who connects on a CPU is served on it; when its worker leaves, by another one."""
+    ours = sorted(os.sched_getaffinity(0))
+    workers = 2 * len(ours)
+    with running(tmp_path, PIDS, "--balance=cpu", "--drain-idle=0.1", workers=workers) as server:
+        until(lambda: len(_served_on(server, ours[0])) == 2, "both workers of this CPU are ready")
+        for cpu in ours:
+            pids = [int(pid) for pid in _served_on(server, cpu)]
+            assert [os.sched_getaffinity(pid) for pid in pids] == [{cpu}] * 2
+        for count in range(workers - 1, 0, -1):
+            server.send_signal(signal.SIGTTOU)
+            until(lambda count=count: len(server.workers) == count, f"{count} workers")  # type: ignore[misc]
+        assert {pid for cpu in ours for pid in _served_on(server, cpu)} == set(map(str, server.workers))
+        assert server.stop() == 0
+
+
+def _served_on(server: Server, cpu: int) -> Counter[str]:
+    """Who serves those whose connections arrive on this CPU, where the client runs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        return _pids(server)
+    finally:
+        os.sched_setaffinity(0, before)

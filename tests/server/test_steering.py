@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from fastsmtp.config import Listen
 from fastsmtp.server.listeners import Listener
-from fastsmtp.server.steering import program, turn_away
+from fastsmtp.server.steering import at_random, by_cpu, turn_away
 from tests.server.waiting import until
 
 _MANY = 120  # connections: that one of two places gets none of them has a probability of 2 ** -120
@@ -82,20 +83,65 @@ def test_what_is_queued_stays_where_it_is(listener: Listener) -> None:
         listener.socket_of(1).accept()[0].close()
 
 
+@contextmanager
+def _on(cpu: int) -> Iterator[None]:
+    """We run on this CPU alone; what we send over the loopback interface arrives on it, too."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_a_connection_goes_to_the_slots_of_the_cpu_that_it_arrives_on() -> None:
+    cpus = [*sorted(os.sched_getaffinity(0)), os.cpu_count() or 1]  # and one that this machine does not have
+    turns = len(cpus)
+    listener = Listener(Listen("127.0.0.1", 0), 2 * turns, 200, spare=1, cpus=cpus)
+    try:
+        listener.lead(range(2 * turns))
+        for turn, cpu in enumerate(cpus[:-1]):
+            with _on(cpu):
+                spread = _spread(listener, 2 * turns)
+                assert {slot for slot, count in spread.items() if count} == {turn, turn + turns}
+        listener.lead([0, turns - 1, 2 * turns - 1])  # the first CPU has a slot left, the last one does not arrive here
+        with _on(cpus[0]):
+            assert _spread(listener, 2 * turns) == Counter({0: _MANY})
+        listener.lead([turns - 1, 2 * turns - 1])
+        with _on(cpus[0]):
+            spread = _spread(listener, 2 * turns)
+            assert {slot for slot, count in spread.items() if count} == {turns - 1, 2 * turns - 1}
+        listener.widen(2 * turns + 1)
+        listener.lead([turns - 1, 2 * turns])
+        with _on(cpus[0]):
+            assert _spread(listener, 2 * turns + 1) == Counter({2 * turns: _MANY})
+    finally:
+        listener.close()
+
+
 def test_the_share_of_each_place_is_the_same() -> None:
     """The program itself, run here as the kernel would: every remainder leads to a place of its own."""
     for places in ([0], [3, 1], [0, 1, 2, 3, 7]):
-        assert [_run(program(places), random) for random in range(len(places))] == places
-        assert _run(program(places), 2**32 - 1) in places
+        assert [_run(at_random(places), random) for random in range(len(places))] == places
+        assert _run(at_random(places), 2**32 - 1) in places
 
 
-def _run(instructions: list[tuple[int, int, int, int]], random: int) -> int:
+def test_a_program_for_more_workers_than_a_jump_goes_over() -> None:
+    """The CPU of too many shares its connections among the first of them, another one's go to all."""
+    places = range(300)
+    program = by_cpu(places, [0])
+    assert all(0 <= octet <= 255 for _, *jumps, _ in program for octet in jumps)
+    assert {_run(program, random, cpu=0) for random in places} == set(range(127))
+    assert {_run(program, random, cpu=1) for random in places} == set(places)
+
+
+def _run(instructions: list[tuple[int, int, int, int]], random: int, cpu: int = 0) -> int:
     accumulator = at = 0
     while True:
         code, if_true, if_false, operand = instructions[at]
         at += 1
         if code == 0x20:
-            accumulator = random
+            accumulator = {0xFFFFF000 + 36: cpu, 0xFFFFF000 + 56: random}[operand]
         elif code == 0x94:
             accumulator %= operand
         elif code == 0x15:
