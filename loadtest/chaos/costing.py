@@ -1,8 +1,8 @@
 """CPU for a message with one worker and with two: what workers share must not cost anything.
 
-What a CPU has to do besides makes each message dearer, whoever serves it: on a machine with two of them one worker shares
-none with its load, and two workers share both. So a worker and its load have one CPU, with one worker as with two
-(``balance = cpu``). That is what is judged.
+What a CPU has to do besides makes each message dearer, whoever serves it: on a machine with two of them one worker
+shares none with its load, and two workers share both. So a worker and its load have one CPU, with one worker as with
+two (``balance = cpu``). That is what is judged.
 
 Beside it stands what the kernel makes of it when nobody keeps to a CPU: one worker, two of one server, and two of two
 servers, which share nothing, under the same load. The last ones show how much of the difference is the machine's.
