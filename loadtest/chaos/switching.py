@@ -6,9 +6,10 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
+from typing import NamedTuple
 
 from loadtest.chaos.load import Load
 from tests.server.running import ROOT, running
@@ -16,8 +17,7 @@ from tests.server.running import ROOT, running
 APP = "loadtest.chaos.apps:Burning"
 
 
-@dataclass
-class Switching:
+class Switching(NamedTuple):
     """Latency of NOOP in milliseconds, and messages in a second."""
 
     median: float
@@ -25,8 +25,18 @@ class Switching:
     rate: float
 
 
+def compare(directories: Sequence[Path], seconds: float, interval: float) -> tuple[Switching, Switching]:
+    """What the server chooses, and another interval: a round in each directory, by turns; the median of the rounds."""
+    ours, others = [], []
+    for directory in directories:
+        others.append(measure(directory / "other", seconds, interval))
+        ours.append(measure(directory / "ours", seconds))
+    return Switching(*map(median, zip(*ours, strict=True))), Switching(*map(median, zip(*others, strict=True)))
+
+
 def measure(directory: Path, seconds: float, interval: float | None = None, sessions: int = 24) -> Switching:
     """With this `switch_interval`, or its default."""
+    directory.mkdir()
     arguments = (APP, *([f"--switch-interval={interval:.6f}"] if interval else []), "--threads=8", "--max-loop-lag=10")
     with (
         running(directory, *arguments, "--max-junk-commands=1000000") as server,

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastsmtp.server.switching import TURN, Switching
+from fastsmtp.server.switching import SHORTEST, TURN, Switching
 from fastsmtp.server.threads import ThreadPool
 
 CALM = 0.005
 THREADS = 8
-QUICK = TURN / THREADS  # Python keeps microseconds
+QUICK = max(TURN / THREADS, SHORTEST)
 
 
 @pytest.fixture(autouse=True)
