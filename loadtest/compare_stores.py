@@ -1,10 +1,12 @@
 """What a message that is stored costs in CPU: queue:, PostgreSQL and Maildir beside Postfix, in one run.
 
-    python -m loadtest.compare_stores --client CLIENT.c --rounds 3 --messages 10000 --sessions 20
+    python -m loadtest.compare_stores --client CLIENT.c --rounds 3 --messages 10000 --sessions 20 50
 
 The client is a load generator in C whose command line is ``PORT --messages N --sessions N --size N --per-session N``.
 Each round has every store once, in turn; what is printed is the median of the rounds. PostgreSQL's own CPU is a column
-of its own. Everything is on one disk, and each 250 means that the message is on it.
+of its own. Everything is on one disk, and each 250 means that the message is on it. The more connections there are at
+a time, the more messages share a sync and a turn of the loop, and the more processes Postfix has; so they are few, and
+then many.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,7 +146,7 @@ def main() -> int:
     parser.add_argument("--client", type=Path, default=Path("../shared/bench/blast.c"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, default=10000)
-    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--sessions", type=int, nargs="+", default=[20, 50])
     given = parser.parse_args()
     programs = postgresql.find_programs()
     if programs is None or not given.client.exists():
@@ -152,8 +155,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, postgresql.running(programs) as server:
         client = Path(name) / "client"
         subprocess.run(["cc", "-O2", "-o", str(client), str(given.client)], check=True)
-        for per_session in (1, 50):
-            compare(client, given.rounds, Load(given.messages, given.sessions, per_session), server)
+        for sessions, per_session in product(given.sessions, (1, 50)):
+            compare(client, given.rounds, Load(given.messages, sessions, per_session), server)
     return 0
 
 
