@@ -11,8 +11,9 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from . import descriptors
@@ -54,10 +55,9 @@ class Doors:
         """
         if self._servers:
             return
-        loop = asyncio.get_running_loop()
         try:
             for listening, room in self._listeners:
-                create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+                create = _creator_for(listening)
                 for _ in range(_servers_of(listening)):
                     self._servers.append(await create(room, sock=listening.dup(), backlog=self._backlog))
         except OSError:
@@ -98,6 +98,14 @@ class Doors:
                 await asyncio.sleep(_LOOK)
             else:
                 return
+
+
+def _creator_for(listening: socket.socket) -> Callable[..., Awaitable[asyncio.Server]]:
+    loop = asyncio.get_running_loop()
+    if listening.family != socket.AF_UNIX:
+        return loop.create_server
+    # From Python 3.13 on a server that closes removes its path. It is the master's: others listen there, or come next.
+    return partial(loop.create_unix_server, cleanup_socket=False)  # type: ignore[call-arg]  # uvloop has it everywhere
 
 
 def _servers_of(listening: socket.socket) -> int:

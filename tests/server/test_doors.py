@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -53,3 +54,32 @@ def _most_in_a_turn(reuse_port: bool, clients: int) -> int:
 def test_how_many(reuse_port: bool, most: int) -> None:
     """From a socket that workers share each takes one at a time, and leaves the next one to the others."""
     assert _most_in_a_turn(reuse_port, 20) == most
+
+
+def test_a_path_stays_when_a_worker_accepts_nothing_more(tmp_path: Path) -> None:
+    """Python 3.13's servers remove theirs. Other workers listen there, and this one may open its doors again."""
+    path = tmp_path / "smtp.sock"
+
+    async def main() -> None:
+        accepted = asyncio.Event()
+
+        class Room(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                transport.close()
+                accepted.set()
+
+        with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+            listening.bind(str(path))
+            listening.listen()
+            doors = Doors([(listening, Room)], 100)
+            await doors.open()
+            doors.shut()
+            client.connect(str(path))
+            await doors.open()
+            async with asyncio.timeout(10):
+                await accepted.wait()
+            doors.shut()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert path.is_socket()
