@@ -171,6 +171,7 @@ def test_a_corrupt_database_that_cannot_be_put_aside_does_not_silence_the_queue(
         raise error
 
     def fail(database: Database, error: BaseException) -> None:
+        database.close()
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     async def main() -> list[str]:
