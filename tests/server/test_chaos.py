@@ -12,7 +12,7 @@ from loadtest.chaos.stopping import stop
 
 def test_killed_workers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """standards.md T25, E6, E16."""
-    found = kill(tmp_path, seconds=4, sessions=16, pause=0.02)
+    found = kill(tmp_path, seconds=4, sessions=16, pause=0.004)
     assert found.kills >= 3
     assert found.lost == 0
     assert found.twice == 0
