@@ -1,59 +1,96 @@
-"""How many connections a turn of the loop accepts."""
+"""How many connections a turn of the loop accepts, and what becomes of the sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
-from fastsmtp.server.doors import _SERVERS, Doors
+from fastsmtp.server import doors as module
+from fastsmtp.server.doors import _MOST, Doors
 
 
-def _listening(reuse_port: bool) -> socket.socket:
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
-    found.bind(("127.0.0.1", 0))
-    found.listen(100)
-    return found
+class _Listener:
+    """A listening socket with doors, and how many connections each turn of the loop accepts."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._address = listening.getsockname()
+        self._came = 0
+
+    def come_in(self) -> asyncio.BaseProtocol:
+        self._came += 1
+        return _Room()
+
+    async def accept(self, clients: int) -> list[int]:
+        """So many clients connect at once: how many came in in each turn that brought some."""
+        connected = [socket.create_connection(self._address) for _ in range(clients)]
+        turns: list[int] = []
+        async with asyncio.timeout(10):
+            while sum(turns) < clients:
+                self._came = 0
+                await asyncio.sleep(0)
+                if self._came:
+                    turns.append(self._came)
+        for each in connected:
+            each.close()
+        return turns
 
 
-def _most_in_a_turn(reuse_port: bool, clients: int) -> int:
-    turn = 0
-    accepted: Counter[int] = Counter()
+class _Room(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
-    class Room(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            accepted[turn] += 1
-            transport.close()
 
-    async def main() -> None:
-        nonlocal turn
-        with ExitStack() as stack:
-            listening = stack.enter_context(_listening(reuse_port))
-            for _ in range(clients):
-                stack.enter_context(socket.create_connection(listening.getsockname()))
-            doors = Doors([(listening, Room)], 100)
-            await doors.open()
-            async with asyncio.timeout(10):
-                while accepted.total() < clients:
-                    await asyncio.sleep(0)
-                    turn += 1
+@asynccontextmanager
+async def _open(reuse_port: bool) -> AsyncIterator[_Listener]:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(200)
+        listener = _Listener(listening)
+        doors = Doors([(listening, listener.come_in)], 200)
+        await doors.open()
+        try:
+            yield listener
+        finally:
             doors.shut()
 
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-    return max(accepted.values())
+        runner.run(main)
 
 
-@pytest.mark.parametrize(("reuse_port", "most"), [(True, _SERVERS), (False, 1)], ids=["own", "shared"])
-def test_how_many(reuse_port: bool, most: int) -> None:
-    """From a socket that workers share each takes one at a time, and leaves the next one to the others."""
-    assert _most_in_a_turn(reuse_port, 20) == most
+def test_a_turn_accepts_about_as_many_as_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one comes at a time, each has a server for itself; where many wait, a turn takes many."""
+    monkeypatch.setattr(module, "_TURNS", 4)
+
+    async def main() -> None:
+        async with _open(reuse_port=True) as listener:
+            assert (await listener.accept(200))[-2] == _MOST
+            for _ in range(16):
+                assert await listener.accept(1) == [1]
+            assert await listener.accept(3) == [1, 1, 1]
+            assert max(await listener.accept(200)) == _MOST
+
+    _run(main())
+
+
+def test_a_turn_takes_one_from_a_socket_that_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is left to the others."""
+    monkeypatch.setattr(module, "_TURNS", 4)
+
+    async def main() -> None:
+        async with _open(reuse_port=False) as listener:
+            assert await listener.accept(50) == [1] * 50
+
+    _run(main())
 
 
 def test_a_path_stays_when_a_worker_accepts_nothing_more(tmp_path: Path) -> None:
@@ -80,6 +117,5 @@ def test_a_path_stays_when_a_worker_accepts_nothing_more(tmp_path: Path) -> None
                 await accepted.wait()
             doors.shut()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+    _run(main())
     assert path.is_socket()
