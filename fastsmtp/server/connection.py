@@ -23,7 +23,7 @@ from .books import MANY
 from .columns import CONNECTIONS, REFUSED_EARLY_TALKER, REFUSED_PER_CLIENT, REFUSED_TOO_BUSY, TIMEOUTS
 from .dispatch import Running, Tables
 from .entrance import Entrance
-from .sockets import NOBODY, endpoint
+from .sockets import NOBODY, endpoint, say_the_rest_at_the_end
 from .tls import TLSLayer
 
 _log = logging.getLogger("fastsmtp.worker")
@@ -418,6 +418,8 @@ class Connection(asyncio.BufferedProtocol):
         self._deaf = True
         self._reader = None
         in_step = self._eof or (self.session.said_goodbye and not self.session.in_command)
+        if self.entrance.is_tcp:
+            say_the_rest_at_the_end(self._transport)
         self._turn.leave(self._hang_up, not in_step)
 
     def _hang_up(self, linger: bool) -> None:

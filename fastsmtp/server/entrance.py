@@ -99,6 +99,7 @@ class Entrance:
         self.service: Final = service
         self.certificates: Final = certificates
         self.local: Final = local
+        self.is_tcp: Final = local is None or local.host != "unix"
         self.address: Final = address
         self.greet_wait: Final = max(config.greet_wait, 0.05 if config.early_talker == "reject" else 0.0)
         self.stressed = False

@@ -1,7 +1,9 @@
-"""Addresses as the socket module has them."""
+"""What we need to know of the sockets of connections: addresses, and one option."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import Final
 
 from ..protocol.envelope import Endpoint
@@ -16,3 +18,12 @@ def endpoint(address: object) -> Endpoint:
     if isinstance(address, tuple):
         return Endpoint._make(address[:2])
     return NOBODY if address is None else Endpoint("unix", 0)
+
+
+def say_the_rest_at_the_end(transport: asyncio.Transport) -> None:
+    """Have what is written from now on leave together with the end of a TCP connection, once that is closed.
+
+    The last reply and the FIN are one segment then. On loopback each segment is 6 us of CPU; and a client that has the
+    reply before the FIN closes first, so that the end of its socket, too, is our CPU's work: 3 us more.
+    """
+    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)

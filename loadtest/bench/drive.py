@@ -45,7 +45,6 @@ from loadtest.bench_app import AsyncHooks, InlineHooks, ThreadHooks
 _READ: Final = 65536  # octets that one read brings at most
 _LISTEN: Final = "127.0.0.1:0"
 Script = Iterator[None]
-_NAMES: Final = {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 2525)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +82,16 @@ SCENARIOS: Final = {
 }
 
 
+class _Socket:
+    """Of a transport, for options."""
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """No system calls for the network here."""
+
+
+_EXTRA: Final = {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 2525), "socket": _Socket()}
+
+
 class _Transport(asyncio.Transport):
     """Where a connection writes; it tells when the reply to a flight is there."""
 
@@ -94,7 +103,7 @@ class _Transport(asyncio.Transport):
         self.connection: Connection
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return _NAMES.get(name, default)
+        return _EXTRA.get(name, default)
 
     def write(self, data: Any) -> None:
         if not data.startswith(self.expected):

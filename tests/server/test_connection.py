@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import shlex
+import socket
 import time
 from pathlib import Path
 
@@ -224,6 +225,19 @@ def test_no_reset_swallows_the_last_reply(tmp_path: Path, start: bytes, reply: s
             pytest.fail("a reset, before the reply was read")
         said = client.rest().decode().splitlines()
         assert said[-1].startswith(reply)
+
+
+@pytest.mark.parametrize("last_command", [b"QUIT\r\n", b"GET / HTTP/1.1\r\n"], ids=["close", "linger"])
+def test_the_last_reply_and_the_end_are_one_segment(tmp_path: Path, last_command: bytes) -> None:
+    """One at a time they cost twice as much."""
+    close_wait = 8  # TCP's state when the other side has said that it is done
+    with running(tmp_path, "--store=discard:") as server:
+        for _ in range(20):
+            with server.greeted() as client:
+                client.send(last_command)
+                assert client.socket.recv(1000).startswith(b"221" if last_command.startswith(b"QUIT") else b"521")
+                state, *_ = client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+                assert state == close_wait
 
 
 def test_no_reset_swallows_the_421_of_a_full_server(tmp_path: Path) -> None:
