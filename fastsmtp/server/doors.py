@@ -20,8 +20,8 @@ from typing import Any, Final
 from . import descriptors
 
 # libuv accepts one connection for each server in a turn of its loop. With one server each session would have the price
-# of a whole turn: with 64 clients 20 % of its CPU. But the kernel builds a connection before it finds that there is none
-# for a server, which takes as long as to accept one: with a client at a time seven of eight servers made it do that.
+# of a whole turn: with 64 clients 20 % of its CPU. But the kernel builds a connection before it finds that there is no
+# one for a server, which takes as long as to accept one: with a client at a time seven of eight servers made it do so.
 _MOST: Final = 16  # servers of a socket
 _TURNS: Final = 64  # that brought somebody; then we count
 _SHRINK_BELOW: Final = 0.7  # connections for each server in such a turn
