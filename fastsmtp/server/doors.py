@@ -129,11 +129,6 @@ class _Door:
         """Whether connections are accepted."""
         return bool(self._servers)
 
-    @property
-    def servers(self) -> int:
-        """How many connections a turn of the loop accepts at most."""
-        return len(self._servers)
-
     async def open(self) -> None:
         """Accept connections.
 
