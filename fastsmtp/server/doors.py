@@ -1,7 +1,8 @@
 """Whether a worker accepts connections, or leaves them in the kernel's queues, where they wait and cost nothing.
 
 An event loop cannot pause a server, but it can close one: of a copy of the descriptor, so that the socket itself goes
-on to listen, in its place in the group, and nothing that waits is lost. Runs on the loop.
+on to listen, in its place in the group, and nothing that waits is lost. A turn of the loop accepts about as many
+connections as wait for it. Runs on the loop.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import Any, Final
 
 from . import descriptors
 
-# libuv accepts one connection for each server in a turn of its loop. With one server each session would have the price
-# of a whole turn: with 64 clients 20 % of its CPU. But the kernel builds a connection before it finds that there is no
-# one for a server, which takes as long as to accept one: with a client at a time seven of eight servers made it do so.
-_MOST: Final = 16  # servers of a socket
-_TURNS: Final = 64  # that brought somebody; then we count
+# libuv accepts one connection for each server in a turn of its loop, so with one server each session has the price of a
+# whole turn. But the kernel builds a connection before it finds that there is none for a server: with a client at a time
+# seven of eight servers made it do so. With 20 clients a session took 186 us of CPU with one server, 131 with four, 158
+# with sixteen. Between the two bounds below the number stays, lest it waver.
+_MOST: Final = 16  # servers of a socket; with 200 clients little is left to gain
+_TURNS: Final = 64  # that brought somebody; then we count. Under load that is some tens of milliseconds
 _SHRINK_BELOW: Final = 0.7  # connections for each server in such a turn
-_GROW_ABOVE: Final = 0.9
+_GROW_ABOVE: Final = 0.9  # likewise, and only if somebody waits
+_DESCRIPTORS: Final = 64  # that a process must have for each server, which takes one
 _BACKLOG_OF_TCP_INFO: Final = slice(24, 28)  # tcpi_unacked: of a listening socket, the connections that wait
 _ACCEPT_TIME: Final = 1.0  # seconds for what waits in the accept queues when we leave
 _HANDSHAKE_TIME: Final = 0.1  # seconds for handshakes that were under way
@@ -135,7 +138,7 @@ class _Door:
         Raises:
             OSError: there are no descriptors left.
         """
-        self._wanted = min(self._wanted, _MOST, max(1, descriptors.spare() // 64))
+        self._wanted = min(self._wanted, _MOST, max(1, descriptors.spare() // _DESCRIPTORS))
         while len(self._servers) < self._wanted:
             self._servers.append(await self._new_server())
 
