@@ -24,8 +24,8 @@ from . import descriptors
 # whole turn. But the kernel builds a connection before it finds that there is none for a server: with a client at a time
 # seven of eight servers made it do so. With 20 clients a session took 186 us of CPU with one server, 131 with four, 158
 # with sixteen. Between the two bounds below the number stays, lest it waver.
-_MOST: Final = 16  # servers of a socket; with 200 clients little is left to gain
-_TURNS: Final = 64  # that brought somebody; then we count. Under load that is some tens of milliseconds
+_MOST: Final = 16  # servers of a socket; beyond that little is left to gain
+_TURNS: Final = 64  # that brought somebody; then we count. Under load that is some tens of ms
 _SHRINK_BELOW: Final = 0.7  # connections for each server in such a turn
 _GROW_ABOVE: Final = 0.9  # likewise, and only if somebody waits
 _DESCRIPTORS: Final = 64  # that a process must have for each server, which takes one
