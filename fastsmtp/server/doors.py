@@ -21,7 +21,7 @@ from typing import Any, Final
 from . import descriptors
 
 # libuv accepts one connection for each server in a turn of its loop, so with one server each session has the price of a
-# whole turn. But the kernel builds a connection before it finds that there is none for a server; with a client at a time
+# whole turn. But the kernel builds a connection before it finds that there is none for a server; with a single client
 # seven of eight servers made it do so. With 20 clients a session took 186 us of CPU with one server, 131 with four, 158
 # with sixteen. Between the two bounds below the number stays, lest it waver.
 _MOST: Final = 16  # servers of a socket; beyond that little is left to gain
