@@ -163,6 +163,10 @@ class Session:
     @property
     def protocol(self) -> str:
         """The protocol as a Received field names it (RFC 3848, RFC 6531 4.3): SMTP, ESMTPSA, UTF8LMTPS, ..."""
+        return self.protocol_of(self.envelope)
+
+    def protocol_of(self, envelope: Envelope | None) -> str:
+        """Likewise, for a transaction that may be over."""
         if not self.esmtp:
             return "SMTP"
         if self.tls is None and self.user is None and not self.service.policy.lmtp:
@@ -170,7 +174,7 @@ class Session:
         else:
             name = "LMTP" if self.service.policy.lmtp else "ESMTP"
             name = f"{name}{'S' if self.tls else ''}{'A' if self.user is not None else ''}"
-        if self.envelope and self.envelope.sender.smtputf8:
+        if envelope and envelope.sender.smtputf8:
             return "UTF8" + name.removeprefix("E")
         return name
 

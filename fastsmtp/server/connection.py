@@ -427,6 +427,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             return
         if not linger:
+            # The loop closes in its next turn. Asked for first, that turn's replies leave before: an end that leaves on
+            # its own finds the client asleep again.
+            self._turn.schedule()
             self._transport.close()
             return
         if not self._blocked:

@@ -1,0 +1,58 @@
+"""What leaves when: the replies of a turn back to back, and the ends of connections behind them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+
+from fastsmtp import Handler
+from fastsmtp.server.connection import Connection
+from fastsmtp.server.entrance import Entrance
+from loadtest.bench.drive import entrance
+
+
+class _Client(asyncio.Transport):
+    """The other side of a connection: notes what it is told, in a list that clients share."""
+
+    def __init__(self, place: Entrance, told: list[str]) -> None:
+        super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 2525), "socket": self})
+        self._told = told
+        self._connection = Connection(place)
+        self._connection.connection_made(self)
+
+    def say(self, octets: bytes) -> None:
+        """As the loop hands on what it reads."""
+        self._connection.get_buffer(-1)[: len(octets)] = octets
+        self._connection.buffer_updated(len(octets))
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._told.append(bytes(data[:3]).decode())
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Of the socket."""
+
+    def close(self) -> None:
+        asyncio.get_running_loop().call_soon(self._lose)
+
+    def _lose(self) -> None:
+        self._connection.connection_lost(None)
+        self._told.append("end")
+
+
+def test_an_end_leaves_behind_the_replies_of_the_next_turn() -> None:
+    """Each wakes its client. Together they find it awake."""
+    told: list[str] = []
+
+    async def serve() -> None:
+        async with entrance(Handler) as place:
+            leaving, staying = _Client(place, told), _Client(place, told)
+            await asyncio.sleep(0)
+            leaving.say(b"QUIT\r\n")
+            await asyncio.sleep(0)
+            staying.say(b"NOOP\r\n")
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+    assert told == ["220", "220", "221", "250", "end"]
