@@ -137,7 +137,8 @@ def _bare(run: Run) -> Run:
     """A command without argument, for which a forbidden argument is the greatest fault."""
 
     def checked(session: Session, argument: bytes) -> None:
-        no_argument(argument)
+        if argument:
+            no_argument(argument)
         run(session, b"")
 
     return checked

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
@@ -111,6 +112,7 @@ def is_literal(text: str) -> bool:
     return "%" not in inner  # a zone belongs to a host, not to an address
 
 
+@lru_cache(1024)  # most clients come again
 def parse_client_name(text: bytes) -> str | None:
     """The one argument of EHLO and HELO: a domain or an address literal; None if it is neither (RFC 5321 4.1.1.1)."""
     if len(text) > MAX_DOMAIN or not text.isascii() or not _CLIENT_NAME.fullmatch(text):

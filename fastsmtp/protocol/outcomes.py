@@ -101,7 +101,9 @@ def _sender_accepted(session: Session, reply: Reply | None, sender: Sender) -> N
 
 
 def _recipient_accepted(session: Session, reply: Reply | None, recipient: Recipient) -> None:
-    session.transaction.recipients.append(recipient)
+    envelope = session.envelope
+    assert envelope is not None
+    envelope.recipients.append(recipient)
     session.state = session.service.states.rcpt
     session.say(reply or RCPT_OK)
 

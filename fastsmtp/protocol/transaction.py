@@ -63,7 +63,8 @@ def rcpt(session: Session, argument: bytes) -> None:
             recipient = Recipient(local.decode(), domain.decode().lower())
         else:
             recipient, parameters = _read_recipient(argument.lstrip(), session)
-        envelope = session.transaction
+        envelope = session.envelope
+        assert envelope is not None  # hot path: without the call that `transaction` is
         if parameters:
             session.offer.read_rcpt(recipient, parameters, envelope.sender.smtputf8)
         if len(envelope.recipients) >= session.service.limits.max_recipients:
@@ -112,7 +113,9 @@ def rset(session: Session, argument: bytes) -> None:
 
 def data(session: Session, argument: bytes) -> None:
     """DATA (RFC 5321 4.1.1.4): everything behind it is content, also what was read together with it."""
-    sender = session.transaction.sender
+    envelope = session.envelope
+    assert envelope is not None
+    sender = envelope.sender
     if sender.body == "BINARYMIME":
         raise SMTPError(BINARY_NEEDS_BDAT)
     session.content = content = Content(session.service.space)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
-from ..protocol.envelope import Endpoint
+from ..protocol.envelope import Endpoint, Mailbox
 from ..protocol.replies import Reply
 from ..protocol.session import Finished, Session
 
@@ -24,6 +24,7 @@ _MAX_COMMAND: Final = 128  # octets of a refused command
 _ACCEPTED: Final = "250 2.0.0"
 
 
+_is_plain_route: Final = re.compile(r" from=[!#-\[\]-~]+ to=[!#-\[\]-~]+").fullmatch
 _is_plain: Final = re.compile(r"[!#-\[\]-~]+").fullmatch  # printable ASCII without space, quote, backslash
 
 
@@ -35,6 +36,15 @@ def _word(text: str) -> str:
 def _mailbox(local: str, domain: str) -> str:
     """An address in brackets, as one word."""
     return _word(f"<{local}@{domain}>" if domain else f"<{local}>")
+
+
+def _route(sender: Mailbox, to: Mailbox) -> str:
+    """The fields that say from whom to whom. Hot path: one look at two ordinary addresses."""
+    if sender.domain and to.domain:
+        fields = f" from=<{sender.local}@{sender.domain}> to=<{to.local}@{to.domain}>"
+        if _is_plain_route(fields):
+            return fields
+    return f" from={_mailbox(sender.local, sender.domain)} to={_mailbox(to.local, to.domain)}"
 
 
 class AccessLog:
@@ -60,7 +70,9 @@ class AccessLog:
         self._call_later = call_later
         self._lines: list[str] = []
         self._second = 0.0  # when the second of the stamp began, by the monotonic clock
-        self._stamp = ""
+        self._date = ""  # and time, of that second
+        self._ms = -1  # behind its beginning
+        self._stamp = ""  # of that moment
 
     def message(self, session: Session, finished: Finished, now: float) -> None:
         """Note what became of a message; `now` by the clock of the session's service."""
@@ -87,13 +99,16 @@ class AccessLog:
 
     def _stamp_of(self, now: float) -> str:
         """The time stamp for a moment of the monotonic clock; the wall clock is looked at once a second."""
-        fraction = now - self._second
-        if not 0 <= fraction < 1:
-            wall = time.time()
-            self._second = now - wall % 1
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall))
-            fraction = now - self._second
-        return f"{self._stamp}.{int(fraction * 1000):03d}Z"
+        ms = int((now - self._second) * 1000)
+        if ms != self._ms:
+            if not 0 <= ms < 1000:
+                wall = time.time()
+                self._second = now - wall % 1
+                self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall))
+                ms = int((now - self._second) * 1000)
+            self._ms = ms
+            self._stamp = f"{self._date}.{ms:03d}Z"
+        return self._stamp
 
     def _write(self, line: str) -> None:
         lines = self._lines
@@ -132,12 +147,11 @@ def _security_json(session: Session) -> str:
 
 def _message_text(stamp: str, session: Session, finished: Finished, now: float) -> str:
     message_id, envelope, size, reply, started, refused = finished
-    sender, recipients = envelope.sender, envelope.recipients
-    to = recipients[0]
+    recipients = envelope.recipients
     return (
-        f"{stamp} event=message id={message_id} peer={session.peer} helo={session.client_name}"
-        f" proto={session.protocol} from={_mailbox(sender.local, sender.domain)}"
-        f" to={_mailbox(to.local, to.domain)} rcpts={len(recipients)} refused={refused} size={size}"
+        f"{stamp} event=message id={message_id} peer={session.peer!s} helo={session.client_name}"
+        f" proto={session.protocol_of(envelope)}{_route(envelope.sender, recipients[0])}"
+        f" rcpts={len(recipients)} refused={refused} size={size}"
         f' reply="{_status(reply) if reply else _ACCEPTED}" ms={(now - started) * 1000:.1f}'
         f"{_security_text(session) if session.tls or session.user else ''}\n"
     )
@@ -147,7 +161,7 @@ def _message_json(stamp: str, session: Session, finished: Finished, now: float) 
     message_id, envelope, size, reply, started, refused = finished
     return (
         f'{{"time":"{stamp}","event":"message","id":"{message_id}","peer":"{session.peer}","helo":"{session.client_name}"'
-        f',"proto":"{session.protocol}","from":{json.dumps(envelope.sender.address)}'
+        f',"proto":"{session.protocol_of(envelope)}","from":{json.dumps(envelope.sender.address)}'
         f',"to":{json.dumps(envelope.recipients[0].address)},"rcpts":{len(envelope.recipients)},"refused":{refused}'
         f',"size":{size},"reply":"{_status(reply) if reply else _ACCEPTED}"'
         f',"ms":{(now - started) * 1000:.1f}'

@@ -5,7 +5,6 @@ One place for both, so that no refusal has a line without a number. Runs on the 
 
 from __future__ import annotations
 
-from collections import Counter
 from operator import itemgetter
 from typing import Final
 
@@ -60,6 +59,8 @@ class Books:
         self.verbs: Final[list[bytes]] = []
         self.replies: Final[list[bytes]] = []
         self.hook_seconds: Final[list[float]] = []
+        self._message_seconds: list[float] = []
+        self._message_sizes: list[float] = []
         self._log = access_log
 
     def count(self) -> None:
@@ -67,23 +68,38 @@ class Books:
 
         Hot path: so many at once cost a third of one at a time.
         """
+        self._count_commands()
+        self._count_replies()
+        cells = self.cells
+        hook_seconds = self.hook_seconds[:]
+        del self.hook_seconds[: len(hook_seconds)]  # a thread may have appended another one meanwhile
+        HOOK_SECONDS.observe_all(cells, hook_seconds)
+        MESSAGE_SECONDS.observe_all(cells, self._message_seconds)
+        MESSAGE_SIZE_BYTES.observe_all(cells, self._message_sizes)
+        self._message_seconds.clear()
+        self._message_sizes.clear()
+
+    def _count_commands(self) -> None:
+        """A search for each verb that there is takes a tenth of looking each one up that was said."""
         cells = self.cells
         verbs = self.verbs[:]
-        del self.verbs[: len(verbs)]  # a thread may have appended another one meanwhile
-        counts = Counter(verbs)
-        counts.pop(b"", None)  # lines that are no commands
-        for verb, count in counts.items():
-            cells[COMMANDS.get(verb.upper(), COMMANDS_OTHER)] += count
-        for digit, count in Counter(map(_first_digit, self.replies)).items():
-            cells[REPLIES_2XX + digit - ord("2")] += count
+        del self.verbs[: len(verbs)]
+        said = b"\n%b\n" % b"\n\n".join(verbs)
+        others = len(verbs) - verbs.count(b"")  # a line that is no command
+        for verb, column in COMMANDS.items():
+            count = said.count(b"\n%b\n" % verb)
+            cells[column] += count
+            others -= count
+        cells[COMMANDS_OTHER] += others
+
+    def _count_replies(self) -> None:
+        digits = bytes(map(_first_digit, self.replies))
         self.replies.clear()
-        hook_seconds = self.hook_seconds[:]
-        del self.hook_seconds[: len(hook_seconds)]
-        for seconds in hook_seconds:
-            HOOK_SECONDS.observe(cells, seconds)
+        for number, digit in enumerate(b"2345"):
+            self.cells[REPLIES_2XX + number] += digits.count(digit)
 
     def message(self, session: Session, finished: Finished, now: float) -> None:
-        """A message got its verdict."""
+        """A message got its verdict. Its counters are written at once: a killed worker leaves them behind."""
         cells = self.cells
         _, envelope, size, reply, started, refused = finished
         if reply is None or reply.code < 300:
@@ -95,8 +111,8 @@ class Books:
         cells[RECIPIENTS_ACCEPTED] += len(envelope.recipients)
         if refused:
             cells[RECIPIENTS_REFUSED] += refused
-        MESSAGE_SECONDS.observe(cells, now - started)
-        MESSAGE_SIZE_BYTES.observe(cells, size)
+        self._message_seconds.append(now - started)
+        self._message_sizes.append(size)
         self._log.message(session, finished, now)
 
     def refusal(self, session: Session, line: bytes, reply: Reply, now: float) -> None:

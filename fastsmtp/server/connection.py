@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextvars import copy_context
+from mmap import mmap
 from time import monotonic
 from typing import ClassVar, Final
 
@@ -53,7 +54,7 @@ class Connection(asyncio.BufferedProtocol):
         "_noted",
         "_peer",
         "_reader",
-        "_receive_view",
+        "_receive_buffer",
         "_reception",
         "_replies",
         "_tls",
@@ -73,6 +74,8 @@ class Connection(asyncio.BufferedProtocol):
     )  # fmt: skip
 
     session_type: ClassVar[type[Session]] = Session  # that of `tracing` tells what it does
+    # uvloop looks whether there is one; an AttributeError for each connection would cost 1 us. It calls get_buffer.
+    data_received: ClassVar[None] = None
     session: Session
     handler: object
     tables: Tables
@@ -83,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         # per process
         self.entrance = entrance
         self._reception = reception = entrance.reception
-        self._receive_view = reception.receive_view
+        self._receive_buffer = reception.receive_buffer
         self._cells = reception.books.cells
         self._replies = reception.books.replies
         self._turn = reception.turn
@@ -177,15 +180,15 @@ class Connection(asyncio.BufferedProtocol):
             self.session.greet()
         self.resume()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview | mmap:
         reader = self._reader
-        return self._receive_view if reader is None else reader.room()
+        return self._receive_buffer if reader is None else reader.room()
 
     def buffer_updated(self, length: int) -> None:
         if self._deaf:
             self._overhear(length)
         elif self._reader is None:
-            octets = bytes(self._receive_view[:length])
+            octets = self._receive_buffer[:length]
             # The rest of a large chunk can go where it is to stay: half the CPU of 1 MB. Other flights wait their turn.
             if length >= _SMALL and begins_with_large_chunk(octets):
                 self._receive(octets)
@@ -364,7 +367,7 @@ class Connection(asyncio.BufferedProtocol):
     def _overhear(self, length: int) -> None:
         """Octets come that nobody can look at now. Behind our last reply nobody ever will."""
         if self._lingered < 0:
-            self._put_off(bytes(self._receive_view[:length]))
+            self._put_off(self._receive_buffer[:length])
             return
         self._lingered += length
         if self._lingered > _LINGER_OCTETS:

@@ -7,6 +7,7 @@ without a word: whoever speaks here is not an SMTP client, or not a proxy that w
 from __future__ import annotations
 
 import asyncio
+from mmap import mmap
 from time import monotonic
 from typing import cast
 
@@ -42,12 +43,12 @@ class Preamble(asyncio.BufferedProtocol):
         elif not self.entrance.is_proxy(peer.host):
             self._give_up("proxy_networks does not name it")
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.entrance.reception.receive_view
+    def get_buffer(self, sizehint: int) -> mmap:
+        return self.entrance.reception.receive_buffer
 
     def buffer_updated(self, length: int) -> None:
         try:
-            found = self._reader.feed(bytes(self.entrance.reception.receive_view[:length]))
+            found = self._reader.feed(self.entrance.reception.receive_buffer[:length])
         except ProxyError as error:
             self._give_up(f"no PROXY header: {error}")
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import mmap
 import secrets
 import time
 from collections.abc import Callable
@@ -88,8 +89,9 @@ class Reception:
         self.tracer: Tracer | None = None
         self.entrances: Final[list[Entrance]] = []
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
-        # says what it read right behind it. So an idle session has none.
-        self.receive_view: Final = memoryview(bytearray(_RECEIVE_BYTES))
+        # says what it read right behind it. So an idle session has none. Slices of a mapping are bytes: taking out what
+        # was read is three times as fast as by way of a memoryview.
+        self.receive_buffer: Final = mmap.mmap(-1, _RECEIVE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.cipher_view: Final = memoryview(bytearray(_RECEIVE_BYTES))  # likewise, for TLS
         self.connections: Final[set[Guest]] = set()
         self.now = time.monotonic()

@@ -82,14 +82,7 @@ SCENARIOS: Final = {
 }
 
 
-class _Socket:
-    """Of a transport, for options."""
-
-    def setsockopt(self, level: int, option: int, value: int) -> None:
-        """No system calls for the network here."""
-
-
-_EXTRA: Final = {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 2525), "socket": _Socket()}
+_EXTRA: Final[dict[str, Any]] = {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 2525)}
 
 
 class _Transport(asyncio.Transport):
@@ -208,6 +201,7 @@ async def entrance(handler: type[Handler]) -> AsyncIterator[Entrance]:
     config = Config(listen=(_LISTEN,), hostname="mx.example", store=None, error_delay=0.0)
     scoreboard = Scoreboard(1)
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        _EXTRA["socket"] = listening  # for options; nobody connects
         counts = ClientCounts(scoreboard.rows).open(0)
         row = scoreboard.take(0)
         worker = Worker(config, 0, [listening], counts, row, Application(handler), len, LogFiles(config), None)

@@ -180,8 +180,9 @@ def test_a_hostile_sender_cannot_forge_a_field(tmp_path: Path, format: str) -> N
             client.expect("250")
         client.quit()
         lines = server.wait_for_access(len(HOSTILE))
-        for fields, (address, _) in zip(_parsed(format, lines), HOSTILE, strict=True):
+        for fields, (address, parameter) in zip(_parsed(format, lines), HOSTILE, strict=True):
             assert fields["reply"] == "250 2.0.0"
+            assert fields["proto"] == ("UTF8SMTP" if parameter else "ESMTP")
             for name in ("from", "to"):
                 assert _meant(_bare(fields[name])) == _meant(address)
 

@@ -85,6 +85,21 @@ def test_a_value_is_in_the_first_bucket_that_holds_it(histogram: columns.Histogr
     assert row.cells[histogram.first] == 2
 
 
+@pytest.mark.parametrize("histogram", HISTOGRAMS, ids=lambda each: each.family.name)
+def test_many_values_at_once_are_counted_as_one_by_one(histogram: columns.Histogram) -> None:
+    bounds = histogram.bounds
+    values = [0, *bounds, *(bound * 1.001 for bound in bounds), *bounds[:3], 2 * bounds[-1], 2 * bounds[-1]]
+    one, other = Scoreboard(1).take(0), Scoreboard(1).take(0)
+    for value in values:
+        one.observe(histogram, value)
+    histogram.observe_all(other.cells, values[::2])
+    histogram.observe_all(other.cells, values[1::2])
+    histogram.observe_all(other.cells, [])
+    buckets = slice(histogram.first, histogram.sum)
+    assert other.cells[buckets].tolist() == one.cells[buckets].tolist()
+    assert other.cells[histogram.sum] == pytest.approx(one.cells[histogram.sum], abs=len(values))  # 1 for each value
+
+
 def test_sums_of_histograms_are_in_base_units() -> None:
     row = Scoreboard(1).take(0)
     row.observe(MESSAGE_SECONDS, 0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import uvloop
 
@@ -16,7 +17,8 @@ class _Client(asyncio.Transport):
     """The other side of a connection: notes what it is told, in a list that clients share."""
 
     def __init__(self, place: Entrance, told: list[str]) -> None:
-        super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 2525), "socket": self})
+        self._socket = socket.socket()  # for options
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 25), "socket": self._socket})
         self._told = told
         self._connection = Connection(place)
         self._connection.connection_made(self)
@@ -29,15 +31,17 @@ class _Client(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._told.append(bytes(data[:3]).decode())
 
-    def setsockopt(self, level: int, option: int, value: int) -> None:
-        """Of the socket."""
-
     def close(self) -> None:
         asyncio.get_running_loop().call_soon(self._lose)
 
     def _lose(self) -> None:
-        self._connection.connection_lost(None)
+        self.lose()
         self._told.append("end")
+
+    def lose(self) -> None:
+        """Go away."""
+        self._connection.connection_lost(None)
+        self._socket.close()
 
 
 def test_an_end_leaves_behind_the_replies_of_the_next_turn() -> None:
@@ -52,6 +56,7 @@ def test_an_end_leaves_behind_the_replies_of_the_next_turn() -> None:
             await asyncio.sleep(0)
             staying.say(b"NOOP\r\n")
             await asyncio.sleep(0)
+            staying.lose()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
