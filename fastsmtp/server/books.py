@@ -10,6 +10,7 @@ from typing import Final
 
 from ..protocol.envelope import Endpoint
 from ..protocol.replies import Reply
+from ..protocol.scan import count
 from ..protocol.session import Finished, Session
 from .access_log import AccessLog
 from .columns import (
@@ -80,20 +81,20 @@ class Books:
         self._message_sizes.clear()
 
     def _count_commands(self) -> None:
-        """A search for each verb that there is takes a tenth of looking each one up that was said."""
+        """A search for each verb that there is takes half as long as to look each one up that was said."""
         cells = self.cells
         verbs = self.verbs[:]
         del self.verbs[: len(verbs)]
         said = b"\n%b\n" % b"\n\n".join(verbs)
         others = len(verbs) - verbs.count(b"")  # a line that is no command
         for verb, column in COMMANDS.items():
-            count = said.count(b"\n%b\n" % verb)
-            cells[column] += count
-            others -= count
+            times = count(said, b"\n%b\n" % verb)
+            cells[column] += times
+            others -= times
         cells[COMMANDS_OTHER] += others
 
     def _count_replies(self) -> None:
-        digits = bytes(map(_first_digit, self.replies))
+        digits = list(map(_first_digit, self.replies))
         self.replies.clear()
         for number, digit in enumerate(b"2345"):
             self.cells[REPLIES_2XX + number] += digits.count(digit)
