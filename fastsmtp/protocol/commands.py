@@ -137,8 +137,7 @@ def _bare(run: Run) -> Run:
     """A command without argument, for which a forbidden argument is the greatest fault."""
 
     def checked(session: Session, argument: bytes) -> None:
-        if argument:
-            no_argument(argument)
+        no_argument(argument)
         run(session, b"")
 
     return checked

@@ -32,12 +32,11 @@ def line_ends_are_clean(text: memoryview, nul_is_clean: bool) -> bool:
     """
     if not text:
         return True
-    crs_of = _CR if nul_is_clean else _CR_OR_NUL
-    if len(text) <= _BLOCK:
-        crs, lfs = translate(text, crs_of), translate(text, _LF)
-        return not (lfs[0] or crs[-1]) and bool(crs[:-1] == lfs[1:])
-    if text[0] == 10 or crs_of[text[-1]]:
+    crs = _CR if nul_is_clean else _CR_OR_NUL
+    if text[0] == 10 or crs[text[-1]]:
         return False
     front, behind = text[:-1], text[1:]
+    if len(front) <= _BLOCK:
+        return bool(translate(front, crs) == translate(behind, _LF))
     blocks = (slice(start, start + _BLOCK) for start in range(0, len(front), _BLOCK))
-    return all(translate(front[block], crs_of) == translate(behind[block], _LF) for block in blocks)
+    return all(translate(front[block], crs) == translate(behind[block], _LF) for block in blocks)

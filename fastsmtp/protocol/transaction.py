@@ -64,7 +64,7 @@ def rcpt(session: Session, argument: bytes) -> None:
         else:
             recipient, parameters = _read_recipient(argument.lstrip(), session)
         envelope = session.envelope
-        assert envelope is not None  # hot path: without the call that `transaction` is
+        assert envelope is not None
         if parameters:
             session.offer.read_rcpt(recipient, parameters, envelope.sender.smtputf8)
         if len(envelope.recipients) >= session.service.limits.max_recipients:

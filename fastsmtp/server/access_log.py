@@ -24,8 +24,8 @@ _MAX_COMMAND: Final = 128  # octets of a refused command
 _ACCEPTED: Final = "250 2.0.0"
 
 
-_is_plain_route: Final = re.compile(r" from=[!#-\[\]-~]+ to=[!#-\[\]-~]+").fullmatch
 _is_plain: Final = re.compile(r"[!#-\[\]-~]+").fullmatch  # printable ASCII without space, quote, backslash
+_is_plain_route: Final = re.compile(r" from=[!#-\[\]-~]+ to=[!#-\[\]-~]+").fullmatch  # two such words in their fields
 
 
 def _word(text: str) -> str:
@@ -149,7 +149,7 @@ def _message_text(stamp: str, session: Session, finished: Finished, now: float) 
     message_id, envelope, size, reply, started, refused = finished
     recipients = envelope.recipients
     return (
-        f"{stamp} event=message id={message_id} peer={session.peer!s} helo={session.client_name}"
+        f"{stamp} event=message id={message_id} peer={session.peer} helo={session.client_name}"
         f" proto={session.protocol_of(envelope)}{_route(envelope.sender, recipients[0])}"
         f" rcpts={len(recipients)} refused={refused} size={size}"
         f' reply="{_status(reply) if reply else _ACCEPTED}" ms={(now - started) * 1000:.1f}'

@@ -8,9 +8,9 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Final
 
+from ..protocol import scan
 from ..protocol.envelope import Endpoint
 from ..protocol.replies import Reply
-from ..protocol.scan import count
 from ..protocol.session import Finished, Session
 from .access_log import AccessLog
 from .columns import (
@@ -88,7 +88,7 @@ class Books:
         said = b"\n%b\n" % b"\n\n".join(verbs)
         others = len(verbs) - verbs.count(b"")  # a line that is no command
         for verb, column in COMMANDS.items():
-            times = count(said, b"\n%b\n" % verb)
+            times = scan.count(said, b"\n%b\n" % verb)
             cells[column] += times
             others -= times
         cells[COMMANDS_OTHER] += others

@@ -74,7 +74,7 @@ class Connection(asyncio.BufferedProtocol):
     )  # fmt: skip
 
     session_type: ClassVar[type[Session]] = Session  # that of `tracing` tells what it does
-    # uvloop looks whether there is one; an AttributeError for each connection would cost 1 us. It calls get_buffer.
+    # uvloop looks whether there is one; an AttributeError for each connection would cost 0.6 us. It calls get_buffer.
     data_received: ClassVar[None] = None
     session: Session
     handler: object

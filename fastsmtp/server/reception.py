@@ -90,7 +90,7 @@ class Reception:
         self.entrances: Final[list[Entrance]] = []
         # One receive buffer for commands serves all connections: uvloop asks for a buffer right before it reads, and
         # says what it read right behind it. So an idle session has none. Slices of a mapping are bytes: taking out what
-        # was read is three times as fast as by way of a memoryview.
+        # was read takes less than half of the time that it takes by way of a memoryview.
         self.receive_buffer: Final = mmap.mmap(-1, _RECEIVE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.cipher_view: Final = memoryview(bytearray(_RECEIVE_BYTES))  # likewise, for TLS
         self.connections: Final[set[Guest]] = set()

@@ -4,9 +4,9 @@
     python -m loadtest.bench.drive --list
 
 Everything is what a worker has (reception, entrance, dispatcher, thread pool, books, access log, the event loop of
-uvloop); only the transports are not. So there are no system calls for the network in the figures, and no kernel. What
-clients say comes to all connections in one turn of the loop, as it does under load, and the next flight comes when the
-last connection has replied.
+uvloop); only the transports are not. So there are no system calls for the network in the figures, but for one option a
+session, and no kernel. What clients say comes to all connections in one turn of the loop, as it does under load, and
+the next flight comes when the last connection has replied.
 
 The instruction counts of `loadtest.bench.instructions` come from here. Noise of the machine does not reach them, while
 the CPU time printed by this program is as good as the machine is quiet.
