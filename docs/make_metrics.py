@@ -115,7 +115,8 @@ hangs, reloads that were given up, a full store, stress, slow messages, refused 
 ## Names
 
 Counters and histograms are sums over all workers since the server was started; they go on when a worker is replaced or
-dies. Gauges are looked at once a second, and have a label `worker`, the number of the slot. A worker and a predecessor
+dies. One that is killed takes up to a second of commands, replies and histograms along, but no count of messages.
+Gauges are looked at once a second, and have a label `worker`, the number of the slot. A worker and a predecessor
 that still drains are one slot: its gauges are their sum; of lag, refusal, stress, overload and pause the larger one.
 `fastsmtp_worker_connections_total` shows how evenly connections are spread.
 
