@@ -223,6 +223,11 @@ class Worker:
         """Everything that lives as long as the worker."""
         config, loop = self._config, asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
+            # Closed last: while the store and the application close, messages still get their verdicts.
+            access_log = AccessLog(1, config.log_format, loop.call_later)
+            stack.callback(access_log.flush)
+            books = Books(self._row, access_log)
+            stack.callback(books.count)
             info = WorkerInfo(self._slot, os.getpid(), config.hostname or socket.getfqdn())
             await stack.enter_async_context(self._application.lifespan(info))
             if not config.store and not self._application.keeps_mail:
@@ -234,10 +239,6 @@ class Worker:
             tasks = HookTasks(loop)
             stack.callback(tasks.close)
             turn = Turn(loop)
-            access_log = AccessLog(1, config.log_format, loop.call_later)
-            stack.callback(access_log.flush)
-            books = Books(self._row, access_log)
-            stack.callback(books.count)
             pool = ThreadPool(loop, config.threads, config.max_pending_hooks, turn.end)
             stack.callback(pool.close)
             dispatcher = Dispatcher(

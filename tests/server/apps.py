@@ -78,6 +78,30 @@ class Lifespan(Handler):
         return Reply(220, None, self.resource)
 
 
+class LastMoment(Handler):
+    """Its data hook returns when the worker is leaving already."""
+
+    leaving: ClassVar[asyncio.Event]
+    accepted: ClassVar[asyncio.Event]
+
+    @classmethod
+    @asynccontextmanager
+    async def lifespan(cls, worker: WorkerInfo) -> AsyncIterator[None]:
+        cls.leaving, cls.accepted = asyncio.Event(), asyncio.Event()
+        yield
+        cls.leaving.set()
+        await cls.accepted.wait()
+
+    async def data(self, session: Session, message: Message) -> Answer:
+        note(event="data")
+        await self.leaving.wait()
+        return None
+
+    @inline
+    def closed(self, session: Session) -> None:
+        self.accepted.set()
+
+
 class BrokenLifespan(Handler):
     @classmethod
     @asynccontextmanager

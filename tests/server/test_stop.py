@@ -136,6 +136,19 @@ def _said_before_the_end(client: Client) -> bytes:
     return said
 
 
+def test_a_verdict_of_the_last_moment_is_in_the_log(tmp_path: Path) -> None:
+    """Its client is gone, but the message was accepted."""
+    with (
+        running(tmp_path, "tests.server.apps:LastMoment", "--drain-timeout=0.1") as server,
+        server.greeted() as client,
+    ):
+        client.begin_data()
+        client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+        until(lambda: journal.events(tmp_path, event="data"), "the hook")
+        assert server.stop() == 1  # a session was cut
+        assert len([line for line in server.access_log if "event=message" in line]) == 1
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_the_second_signal_cuts_at_once(tmp_path: Path, second: signal.Signals) -> None:
     with running(tmp_path, "--store=discard:", "--drain-timeout=60", workers=2) as server, server.greeted() as client:
