@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,13 @@ default_login_user = {user}
 mail_uid = {user}
 mail_gid = {group}
 first_valid_uid = 1
+service lmtp {{
+  unix_listener {directory}/lmtp.sock {{
+    mode = 0666
+  }}
+}}
+"""
+_BOXES_2_3 = """
 mail_location = maildir:{directory}/boxes/%n
 auth_username_format = %Ln
 userdb {{
@@ -34,12 +42,30 @@ passdb {{
   driver = passwd-file
   args = username_format=%n {directory}/users
 }}
-service lmtp {{
-  unix_listener {directory}/lmtp.sock {{
-    mode = 0666
-  }}
+"""
+# Dovecot 2.4 has other names for it, and wants to be told in front of everything which names these are.
+_VERSION_2_4 = """
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+"""
+_BOXES_2_4 = """
+mail_driver = maildir
+mail_path = {directory}/boxes/%{{user | username}}
+auth_username_format = %{{user | username | lower}}
+userdb passwd-file {{
+  passwd_file_path = {directory}/users
+}}
+passdb passwd-file {{
+  passwd_file_path = {directory}/users
 }}
 """
+
+
+def _config_for(program: str) -> str:
+    """The template that this Dovecot understands."""
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    old = version.startswith("2.3")
+    return _CONFIG + _BOXES_2_3 if old else _VERSION_2_4 + _CONFIG + _BOXES_2_4
 
 
 class Dovecot:
@@ -75,7 +101,7 @@ def dovecot(program: str, *users: str) -> Iterator[Dovecot]:
         (directory / "users").write_text("".join(f"{user}::::::\n" for user in users))
         config = directory / "dovecot.conf"
         group = os.stat(directory / "boxes").st_gid
-        config.write_text(_CONFIG.format(directory=directory, user=account.pw_name, group=group))
+        config.write_text(_config_for(program).format(directory=directory, user=account.pw_name, group=group))
         with starting(directory, [program, "-F", "-c", str(config)], name="process"):
             log = directory / "dovecot.log"
             until(lambda: log.exists() and "starting up" in log.read_text(), "Dovecot is there")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.server import bare_tls
 from tests.server.client import Client
 from tests.server.processes import memory_of
 from tests.server.running import Server, running
@@ -241,7 +242,7 @@ def test_a_client_that_reads_late_gets_every_reply(tmp_path: Path, certificate: 
 
 
 def test_idle_sessions_cost_little(tmp_path: Path, certificate: str) -> None:
-    """architecture.md 3: 4 KB a session and what OpenSSL needs, 16 KiB; the slack is for the rest of a connection."""
+    """architecture.md 3: 4 KB a session, and what OpenSSL needs; as much again is for chance."""
     with running(tmp_path, "--store=discard:", f"--tls-certfile={certificate}", listen=[SUBMISSIONS]) as server:
         for _ in range(3):
             with connect_inside(server).greet() as client:
@@ -249,4 +250,5 @@ def test_idle_sessions_cost_little(tmp_path: Path, certificate: str) -> None:
         before = memory_of(server.worker)
         for _ in range(200):
             connect_inside(server, ANYBODY).greet()
-        assert memory_of(server.worker) - before < 200 * 32 * 1024
+        cost = (memory_of(server.worker) - before) / 200
+    assert cost < bare_tls.octets_of_one(certificate, 200) + 8192
