@@ -354,8 +354,8 @@ class _Flight:
     """
 
     __slots__ = (
-        "_asked", "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_hook", "_subject", "_token",
-        "deadline", "deferred",
+        "_asked", "_begun", "_bug", "_conversation", "_dispatcher", "_function", "_given_up", "_hook", "_in_thread",
+        "_subject", "_token", "deadline", "deferred",
     )  # fmt: skip
 
     def __init__(
@@ -367,6 +367,8 @@ class _Flight:
         self._function = function
         self._subject = subject
         self._begun = False
+        self._in_thread = False  # a thread has it, or had
+        self._given_up = False  # and is held by it, as far as the pool knows
         self._bug: BaseException | None = None
         self.deferred: tuple[Decider, Any] | None = None  # a question for the loop
         self._token = [None]
@@ -385,11 +387,14 @@ class _Flight:
             self._token.pop()
         except IndexError:
             return False
-        self._dispatcher.pool.give_up()
+        if self._in_thread:  # else it waits for one, and will end at once there
+            self._given_up = True
+            self._dispatcher.pool.give_up()
         return True
 
     def run(self) -> None:
         """In a pool thread: answer the question that brought us here, and what follows."""
+        self._in_thread = True  # before the token is looked at: what holds a thread must not pass for what waits
         if not self._token:  # it was too late before it began
             return
         try:
@@ -431,7 +436,8 @@ class _Flight:
         """On the loop: the thread is done."""
         conversation = self._conversation
         if conversation.running is not self:
-            self._dispatcher.pool.recover()
+            if self._given_up:
+                self._dispatcher.pool.recover()
             _return_late(conversation)
             return
         conversation.running = None

@@ -148,14 +148,19 @@ class ThreadPool:
         """So many threads may be awake from now on; others go to sleep when they have done their job."""
         self._allowed = threads
 
+    @property
+    def _most(self) -> int:
+        """How many threads there may be: stuck ones are replaced, but not without end."""
+        return self._threads + min(self._stuck, self._threads)
+
     def give_up(self) -> None:
         """A running job is not waited for any more: another thread may take the place of its own."""
-        self._stuck = min(self._stuck + 1, self._threads)
+        self._stuck += 1
 
     def recover(self) -> None:
         """A job that was given up has returned: if another thread took its place, one is too many now."""
         self._stuck = max(self._stuck - 1, 0)
-        if self._started > self._threads + self._stuck:
+        if self._started > self._most:
             self._started -= 1
             self._dismissed.append(None)
             if self._idle:
@@ -186,7 +191,7 @@ class ThreadPool:
         try:
             self._idle.pop().release()
         except IndexError:
-            if self._started >= self._threads + self._stuck:
+            if self._started >= self._most:
                 return False
             self._started += 1
             threading.Thread(target=self._work, name=f"hook-{self._started}", daemon=True).start()

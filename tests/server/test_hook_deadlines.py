@@ -110,6 +110,24 @@ def test_a_hook_that_never_returns_costs_its_session_only(tmp_path: Path, app: s
         assert server.stop(seconds=15) in (0, 1)
 
 
+def test_hooks_that_are_late_before_they_began_hold_no_thread(tmp_path: Path) -> None:
+    """More of them than threads: each one that runs is replaced, and the replacement stays as long as it does."""
+    with running(tmp_path, "tests.server.apps:ThreadGate", "--threads=2", *FLAGS) as server:
+        stuck = [server.greeted() for _ in range(6)]
+        for client in stuck:
+            client.ask(MAIL, "250")
+        for client in stuck:
+            client.send(b"RCPT TO:<gate-late@b.example>\r\n")
+        for client in stuck:
+            client.expect("451 4.3.0")
+        assert len(journal.events(tmp_path, event="enter", to="gate-late")) == 2
+        for _ in range(6):
+            with server.greeted() as other:
+                other.deliver()
+                other.quit()
+        open_gate(tmp_path, "late")
+
+
 def test_a_session_that_has_gone_while_its_hook_is_stuck_is_left_alone(tmp_path: Path) -> None:
     """Its deadlines are nobody's business any more, the one of the session included."""
     flags = ("--session-timeout=2", "--command-timeout=1", *FLAGS)

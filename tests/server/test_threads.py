@@ -210,6 +210,24 @@ def test_stuck_jobs_are_replaced_up_to_the_number_of_threads() -> None:
     _run(test, threads=2)
 
 
+def test_stuck_jobs_beyond_that_number_are_not_forgotten() -> None:
+    """One of them returns: the others still hold as many threads as may be replaced."""
+
+    async def test(bench: Bench) -> None:
+        stuck = []
+        for number in range(4):
+            stuck.append(bench.submit(f"stuck {number}", bench.gate()))
+            await _until(lambda: stuck[-1].running)
+            bench.pool.give_up()
+        bench.gates[0].set()
+        await _until(lambda: stuck[0].finished)
+        bench.pool.recover()
+        other = bench.submit("other")
+        await _until(lambda: other.finished)
+
+    _run(test, threads=2)
+
+
 def test_a_stuck_job_that_returns_leaves_the_pool_as_large_as_it_was() -> None:
     """threads.py: never more than `threads` hooks run at a time; a stuck one may be one more."""
 
