@@ -23,7 +23,7 @@ Each setting has one name and four places. The first that has a value counts:
 The TOML file is the one that `--config FILE` names, else the one that `FASTSMTP_CONFIG` names, else `./pyproject.toml`
 if it has a table `[tool.fastsmtp]`. In a `pyproject.toml` the settings stand in that table; in any other file they
 stand at the top level. From Python they are keyword arguments, and neither environment nor file is read:
-`fastsmtp.run(Inbox, max_message_bytes="10M")`.
+`sys.exit(fastsmtp.run(Inbox, max_message_bytes="10M"))`; `run` returns the exit code.
 
 `fastsmtp check-config` takes the same options as `fastsmtp serve`. It prints every setting with its value and where the
 value comes from, and starts nothing. A wrong value, an unknown flag or an unknown TOML key is an error, exit code 2. An

@@ -16,6 +16,7 @@ from fastsmtp.queue import Item, LeaseLostError, QueueError, Reject, Retry
 
 _log = logging.getLogger("fastsmtp.consume")
 _MAX_REASON: Final = 500  # characters of an error that are kept with the item
+_PUT_OFF: Final = "put_off"  # in an item's notes: how often the function has raised Retry
 
 Function = Callable[[Item], Awaitable[None] | None]
 """Handles an item: returning is success; it may raise `Retry` or `Reject`."""
@@ -66,13 +67,15 @@ class Caller:
             _log.error("item %s will be handled again: %s", item.id, error)
 
     async def _decide(self, item: Item) -> None:
-        if item.attempts >= self._policy.max_attempts:  # its consumers died, so nobody could say so
-            await self._give_up(item, f"{item.attempts} attempts failed: {item.reason}")
+        failed = _failed_attempts(item)
+        if failed >= self._policy.max_attempts:  # its consumers died, so nobody could say so
+            await self._give_up(item, f"{failed} attempts failed: {item.reason}")
             return
         try:
             await self._call(item)
         except Retry as verdict:
-            await item.retry(self._when(item, verdict), verdict.reason)
+            put_off = {_PUT_OFF: item.notes.get(_PUT_OFF, 0) + 1}
+            await item.retry(self._when(item, verdict), verdict.reason, notes=put_off)
         except Reject as verdict:
             await self._give_up(item, verdict.reason)
         except Exception as error:
@@ -94,11 +97,19 @@ class Caller:
     async def _failed(self, item: Item, error: Exception) -> None:
         _log.error("item %s (message %s) failed", item.id, item.message_id, exc_info=error)
         reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
-        if item.attempts + 1 >= self._policy.max_attempts:
-            await self._give_up(item, f"{item.attempts + 1} attempts failed: {reason}")
+        failed = _failed_attempts(item) + 1
+        if failed >= self._policy.max_attempts:
+            await self._give_up(item, f"{failed} attempts failed: {reason}")
         else:
-            await item.retry(time.time() + self._policy.delay(item.attempts), reason)
+            await item.retry(time.time() + self._policy.delay(failed - 1), reason)
 
     async def _give_up(self, item: Item, reason: str) -> None:
         _log.error("item %s (message %s) goes to the dead letters: %s", item.id, item.message_id, reason)
+        item.notes.pop(_PUT_OFF, None)  # who has it tried again from the dead letters begins anew
         await item.reject(reason)
+
+
+def _failed_attempts(item: Item) -> int:
+    """Those before this one that ended in an error, or with their process; a Retry is none."""
+    put_off: int = item.notes.get(_PUT_OFF, 0)
+    return item.attempts - put_off

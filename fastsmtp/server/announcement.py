@@ -35,12 +35,24 @@ def announce(
     if handler:
         _log.info("handler: %s", handler)
     _log.info("mail goes to %s", describe(config.store) if config.store else "the handler alone")
-    first = Listen.parse(listeners[0].address)
-    if first.path is None:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host)
+    for text, listener in zip(config.listen, listeners, strict=True):
+        if _is_for_anybody(config.for_listener(Listen.parse(text))):
+            _show_how_to_try(Listen.parse(listener.address))
+            break
+
+
+def _is_for_anybody(config: Config) -> bool:
+    """Whether a client needs no more than SMTP there."""
+    demanding = config.implicit_tls or config.require_tls or config.require_auth
+    return not (demanding or config.lmtp or config.proxy_protocol)
+
+
+def _show_how_to_try(address: Listen) -> None:
+    if address.path is None:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
         _log.info(
             "try it: python3 -c \"import smtplib; smtplib.SMTP('%s', %d).sendmail('me@example.com', "
             "'you@example.com', 'Subject: hello\\r\\n\\r\\nIt works.')\"",
             host,
-            first.port,
+            address.port,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from ..handler import Handler, Hook, Kind, WorkerInfo, hooks_of
@@ -101,8 +102,15 @@ def _maker(target: object | None) -> Callable[[], object]:
     if isinstance(target, Handler):
         return lambda: target
     if callable(target):
-        return target
+        return partial(_made_by, target)
     raise ApplicationError(f"{target!r} is neither a Handler class, nor an instance of one, nor callable")
+
+
+def _made_by(factory: Callable[[], object]) -> Handler:
+    made = factory()
+    if not isinstance(made, Handler):  # it would have no hooks: all mail would be accepted, and lost
+        raise ApplicationError(f"{_name(factory)} has returned {made!r}: must be an instance of fastsmtp.Handler")
+    return made
 
 
 def _name(target: object) -> str:

@@ -22,7 +22,11 @@ class SpoolFile:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._file = tempfile.TemporaryFile(dir=directory, buffering=0, prefix="fastsmtp-")  # noqa: SIM115  # closed by close
+        try:
+            self._file = tempfile.TemporaryFile(dir=directory, buffering=0, prefix="fastsmtp-")  # noqa: SIM115  # closed by close
+        except OSError as error:
+            self._complain(error)
+            raise
 
     def write(self, octets: memoryview) -> None:
         """Append; raises OSError when there is no space."""
@@ -30,8 +34,11 @@ class SpoolFile:
             while octets:
                 octets = octets[os.write(self._file.fileno(), octets) :]
         except OSError as error:
-            _log.error("a large message cannot be kept in %s, the client gets 452: %s", self._directory, error)
+            self._complain(error)
             raise
+
+    def _complain(self, error: OSError) -> None:
+        _log.error("large messages cannot be kept in %s (spool_dir), their clients get 452: %s", self._directory, error)
 
     def view(self) -> memoryview:
         """Everything written, as a read-only mapping: only what is looked at takes memory, and that is reclaimable."""

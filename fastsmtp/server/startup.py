@@ -23,6 +23,7 @@ from .capacity import default_workers, raise_descriptor_limit, usable_cpus
 from .listeners import BindError, Inherited, Listener
 from .log_files import LogFiles
 from .privileges import Account, PrivilegeError, account, become
+from .spool_buffer import SpoolFile
 from .systemd import Notifier, inherited
 
 EXIT_WRONG_SETTING: Final = 2
@@ -85,6 +86,8 @@ def prepared(config: Config, target: object | None) -> Iterator[Ground]:
     try:
         with pidfile(config.pidfile):
             _drop_to(owner)
+            if config.spool_dir:
+                _check_spool(config.spool_dir)
             notifier = Notifier(os.environ)
             if target is None and config.app and config.preload:
                 target = _load(config.app)
@@ -92,6 +95,14 @@ def prepared(config: Config, target: object | None) -> Iterator[Ground]:
     finally:
         for listener in [*listeners, *([admin] if admin else [])]:
             listener.close()
+
+
+def _check_spool(directory: str) -> None:
+    """Large messages need a file there; that it is impossible should not be heard of from their senders."""
+    try:
+        SpoolFile(directory).close()
+    except OSError as error:
+        raise StartError(EXIT_WRONG_SETTING) from error
 
 
 def _begin_to_log(config: Config) -> tuple[LogFiles, Account | None]:

@@ -202,7 +202,7 @@ class Worker:
             except asyncio.CancelledError:
                 return EXIT_DRAINED  # by an order; there is no session yet
             except Exception as error:
-                known = isinstance(error, (applications.ApplicationError, StoreError, CertificateError, OSError))
+                known = isinstance(error, (applications.ApplicationError, StoreError, CertificateError))
                 _log.critical("worker %d cannot start: %s", self._slot, error, exc_info=not known)
                 return EXIT_CANNOT_LOAD
             finally:

@@ -37,6 +37,10 @@ def verdicts(item):
     note(item)
     if item.attempts == 0 and item.message_id == "retry":
         raise Retry("not now", delay=0.2)
+    if item.message_id == "patient" and item.attempts < 4:
+        raise Retry("not yet", delay=0.1)
+    if item.message_id == "patient" and item.attempts < 6:
+        raise RuntimeError("one of two")
     if item.message_id == "reject":
         raise Reject("never")
     if item.message_id == "bug" and item.attempts < 2:
@@ -126,6 +130,14 @@ def test_verdicts(tmp_path: Path) -> None:
         [["fine", "0"], ["retry", "0"], ["retry", "1"], ["reject", "0"], ["bug", "0"], ["bug", "1"], ["bug", "2"]]
         + [["hopeless", str(number)] for number in range(3)]
     )
+
+
+def test_a_retry_is_no_failed_attempt(tmp_path: Path) -> None:
+    url = f"queue:{tmp_path}/queue"
+    put(url, "patient")
+    with consuming(tmp_path, "verdicts", url, "--max-attempts", "3", "--retry-delay", "0.1"):
+        wait_for_states(url, {})
+    assert [line.split()[1] for line in seen(tmp_path)] == [str(number) for number in range(7)]
 
 
 def test_a_process_that_dies_is_replaced_and_its_items_come_back(tmp_path: Path) -> None:

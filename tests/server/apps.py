@@ -59,6 +59,14 @@ def broken_factory() -> Counting:
     raise RuntimeError("no handler today")
 
 
+def forgetful_factory() -> None:
+    Counting("made")
+
+
+async def async_factory() -> Counting:
+    return Counting("made")
+
+
 class Lifespan(Handler):
     """Opens something for each worker."""
 
@@ -100,6 +108,15 @@ class LastMoment(Handler):
     @inline
     def closed(self, session: Session) -> None:
         self.accepted.set()
+
+
+class SlowDatabase(Handler):
+    @classmethod
+    @asynccontextmanager
+    async def lifespan(cls, worker: WorkerInfo) -> AsyncIterator[None]:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+        yield
 
 
 class BrokenLifespan(Handler):

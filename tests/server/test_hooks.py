@@ -34,6 +34,14 @@ def test_a_factory_that_fails_costs_one_session(tmp_path: Path) -> None:
         assert is_alive(server.worker)
 
 
+@pytest.mark.parametrize("app", ["forgetful_factory", "async_factory"])
+def test_a_factory_that_makes_no_handler_accepts_no_mail(tmp_path: Path, app: str) -> None:
+    with running(tmp_path, f"tests.server.apps:{app}") as server, server.connect() as client:
+        assert client.reply().startswith("421 4.3.")
+        client.expect_end()
+        server.wait_for_log(f"{app} has returned .*: must be an instance of fastsmtp.Handler")
+
+
 def test_the_lifespan_is_entered_and_left_in_each_worker(tmp_path: Path) -> None:
     with running(tmp_path, "tests.server.apps:Lifespan", "--hostname=mx.example", workers=2) as server:
         workers = server.workers

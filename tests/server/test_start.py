@@ -189,6 +189,26 @@ def test_an_application_that_cannot_be_loaded(
         assert "Traceback" not in log
 
 
+def test_a_lifespan_that_waits_in_vain_is_told_whole(tmp_path: Path) -> None:
+    """A TimeoutError has no text of its own: only the traceback says what it was that did not come."""
+    code, log = failing(tmp_path, "tests.server.apps:SlowDatabase", ANY)
+    assert code == 3
+    assert "Traceback" in log
+    assert "TimeoutError" in log
+
+
+def test_large_messages_need_their_directory(tmp_path: Path) -> None:
+    code, log = failing(tmp_path, "--store=discard:", ANY, f"--spool-dir={tmp_path}/nowhere")
+    assert code == 2
+    assert f"large messages cannot be kept in {tmp_path}/nowhere (spool_dir)" in log
+
+
+def test_the_line_to_paste_is_for_a_listener_that_takes_plain_mail(tmp_path: Path) -> None:
+    with running(tmp_path, "--store=discard:", listen=["127.0.0.1:0 lmtp", "127.0.0.1:0"]) as server:
+        (found,) = server.wait_for_log(r"try it: .*smtplib\.SMTP\('127\.0\.0\.1', (\d+)\)")
+        assert int(found[1]) == server.addresses[1][1]
+
+
 def test_a_lifespan_that_fails(tmp_path: Path) -> None:
     code, log = failing(tmp_path, "tests.server.apps:BrokenLifespan", ANY, "--workers=2")
     assert code == 3
