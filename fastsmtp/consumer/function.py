@@ -85,9 +85,11 @@ class Caller:
 
     async def _call(self, item: Item) -> None:
         if self._is_async:
-            await self._function(item)  # type: ignore[misc]  # it is a coroutine function
+            result = self._function(item)
         else:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._function, item)
+            result = await asyncio.get_running_loop().run_in_executor(self._threads, self._function, item)
+        if inspect.isawaitable(result):  # also of a `def` that hands on what an `async def` returns
+            await result
 
     def _when(self, item: Item, verdict: Retry) -> float:
         if verdict.at is not None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fastsmtp.queue import Item
 
 TOO_MANY_HOPS: Final = local_response(554, "5.4.6", "too many hops, the message is in a loop")
-_TOO_MANY_RECIPIENTS: Final = (452, "4.5.3")  # RFC 5321 4.5.3.1.10: the others come with the next transaction
+# RFC 5321 4.5.3.1.10: the others come with the next transaction, also where it is said with the older 552.
+_TOO_MANY_RECIPIENTS: Final = ((452, "4.5.3"), (552, "5.5.3"))
 
 
 class Attempts:
@@ -125,7 +126,7 @@ class _Journey:
 
     def _was_one_too_many(self, place: int) -> bool:
         response = self._fates[place].response
-        return (response.code, response.enhanced) == _TOO_MANY_RECIPIENTS
+        return (response.code, response.enhanced) in _TOO_MANY_RECIPIENTS
 
 
 def _signatures(signers: Sequence[Signer], item: Item) -> bytes:

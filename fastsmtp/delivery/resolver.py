@@ -71,14 +71,23 @@ class Resolver:
     async def addresses(self, host: str) -> list[str]:
         """The addresses of a host, IPv6 first; none if it has none, or does not exist.
 
+        Name servers that are broken for one kind have the other one: what there is counts (RFC 4074 4.2, 4.3).
+
         Raises:
             LookupFailedError: DNS does not say.
         """
-        try:
-            found = await asyncio.gather(self._ask(host, dns.rdatatype.AAAA), self._ask(host, dns.rdatatype.A))
-        except NoSuchDomainError:
-            return []
-        return [record.to_text() for records in found for record in records]
+        kinds = dns.rdatatype.AAAA, dns.rdatatype.A
+        answers = await asyncio.gather(*(self._ask(host, kind) for kind in kinds), return_exceptions=True)
+        found: list[str] = []
+        failures: list[BaseException] = []
+        for answer in answers:
+            if not isinstance(answer, BaseException):
+                found += [record.to_text() for record in answer]
+            elif not isinstance(answer, NoSuchDomainError):
+                failures.append(answer)
+        if failures and not found:
+            raise failures[0]
+        return found
 
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> list[dns.rdata.Rdata]:
         try:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ReferenceType
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from .shard import Shard
 
+# Seconds between two tries to tell a queue that cannot be reached.
+_SHORTEST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
 _log = logging.getLogger("fastsmtp.queue")
 
 
@@ -68,12 +72,27 @@ class Lease:
 
     async def _end(self, outcome: Outcome) -> None:
         try:
-            held = await self.shard.finish(outcome)
+            held = await self._finish(outcome)
         finally:
             # Also if the shard cannot be reached: nobody extends the lease then, and the item comes back.
             self._ended(self)
         if not held:
             raise self._lost()
+
+    async def _finish(self, outcome: Outcome) -> bool:
+        """Tell the shard, again and again if it cannot be reached: what is done already should not be done once more.
+
+        It does no harm to say it twice, or too late: who has the item since then has another token.
+        """
+        give_up, pause = time.monotonic() + self.seconds, _SHORTEST_PAUSE
+        while True:
+            try:
+                return await self.shard.finish(outcome)
+            except QueueError:
+                if time.monotonic() + pause > give_up:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _lost(self) -> LeaseLostError:
         return LeaseLostError(TEMPORARY_FAILURE, f"item {self.item_id}: another consumer has it, or it is gone")

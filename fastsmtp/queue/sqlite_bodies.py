@@ -14,6 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+
+class DamagedBodyError(OSError):
+    """A content is not the one that was written."""
+
+
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -73,14 +78,23 @@ class Bodies:
         finally:
             os.close(descriptor)
 
-    def read(self, name: str) -> memoryview:
+    def read(self, name: str, size: int) -> memoryview:
         """The content of a file, mapped: it stays readable when the file is removed.
 
+        Args:
+            name: of the file.
+            size: octets that were written.
+
         Raises:
-            OSError: it is not there.
+            FileNotFoundError: it is not there.
+            DamagedBodyError: it has another size.
+            OSError: it cannot be read now.
         """
         with open(os.path.join(self._path, name), "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise DamagedBodyError(f"{name} has {found} octets, and should have {size}")
+            return memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ))
 
     def remove(self, names: Collection[str]) -> None:
         """Removes files; what cannot be removed is left to the sweep."""

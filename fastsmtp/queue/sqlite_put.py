@@ -84,8 +84,9 @@ class Put(Operation[Sequence[QueueError | None]]):
         return self._errors
 
     def settle(self, database: Database, committed: bool) -> None:
-        """Of what was not committed no file is left."""
+        """Of what was not committed nothing is left: no file, and no number, which may be another's by now."""
         if not committed:
+            self.keys = []
             database.bodies.remove(self._files)
 
 

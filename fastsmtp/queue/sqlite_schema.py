@@ -53,10 +53,11 @@ INSERT_ITEMS: Final = (
 LAST_NUMBER: Final = "SELECT id + items FROM messages ORDER BY id DESC LIMIT 1"
 
 # A lease that ran out is a failed attempt: a message that kills its consumers must not do so for ever.
+# So many at a time: whoever puts mail in meanwhile waits for the end of it.
 WAKE: Final = """
     UPDATE items SET state = 0, attempts = attempts + (state = 2),
         reason = CASE state WHEN 2 THEN 'the consumer died, or lost its lease' ELSE reason END
-    WHERE state IN (1, 2) AND due <= ?
+    WHERE id IN (SELECT id FROM items WHERE state IN (1, 2) AND due <= ? ORDER BY due LIMIT 1000)
 """
 NEXT_DUE: Final = "SELECT min(due) FROM items WHERE state IN (1, 2)"
 FIRST_DESTINATION: Final = "SELECT min(destination) FROM items WHERE state = 0"
@@ -66,7 +67,7 @@ TAKE: Final = """
     WHERE id IN (SELECT id FROM items WHERE state = 0 AND destination = ? ORDER BY rank, due LIMIT ?)
     RETURNING id, message, recipients, accepted_at, attempts, reason, notes
 """
-MESSAGE: Final = "SELECT message_id, sender, file, content FROM messages WHERE id = ?"
+MESSAGE: Final = "SELECT message_id, sender, size, file, content FROM messages WHERE id = ?"
 
 FINISH: Final = "DELETE FROM items WHERE id = ? AND token = ? RETURNING message"
 DROP: Final = "DELETE FROM items WHERE id = ? RETURNING message"
@@ -82,6 +83,8 @@ CHANGE: Final = """
     WHERE id = ? AND token = ?
 """
 EXTEND: Final = "UPDATE items SET due = ? WHERE id = ? AND token = ? AND state = 2"
+# No attempt: nobody had it.
+PUT_OFF: Final = "UPDATE items SET state = 1, due = ?, token = NULL, reason = ? WHERE id = ? AND token = ?"
 GIVE_BACK: Final = "UPDATE items SET state = 0, token = NULL WHERE id = ? AND token = ? AND state = 2"
 
 STATS: Final = "SELECT state, count(*), min(accepted_at) FROM items GROUP BY state"

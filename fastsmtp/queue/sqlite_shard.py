@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sqlite3
 import time
@@ -13,6 +14,7 @@ from . import sqlite_schema as sql
 from .codec import decode_notes, decode_recipients, decode_sender
 from .contract import Mail, QueueError, State, Statistics, Summary
 from .shard import Claim, Filter, Found, Outcome, Wanted, statistics
+from .sqlite_bodies import DamagedBodyError
 from .sqlite_database import Database
 from .sqlite_put import Drop, Put, as_queue_error, delete_message
 from .sqlite_writer import Operation, Writer
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 # Destinations that one look passes by because the consumer is busy with them already; the next look goes on there.
 _MAX_STEPS: Final = 1000
+_BAD_MOMENT: Final = 60.0  # seconds until a content is looked for again that could not be read
 _Result = TypeVar("_Result")
+_log = logging.getLogger("fastsmtp.queue")
 
 
 class SQLiteShard:
@@ -140,7 +144,8 @@ class SQLiteShard:
         if row is None:
             return None
         file, content = database.connection.execute(sql.CONTENT, (key,)).fetchone()
-        return self._summary(row), bytes(content if file is None else database.bodies.read(file))
+        summary = self._summary(row)
+        return summary, bytes(content if file is None else database.bodies.read(file, summary.size))
 
     def _summary(self, row: tuple[Any, ...]) -> Summary:
         key, message_id, state, destination, sender, recipients, *rest, due, attempts, reason, notes = row
@@ -196,12 +201,19 @@ def _claim(database: Database, wanted: Wanted) -> Found:
 
 def _claimed(database: Database, destination: str, token: int, row: tuple[Any, ...]) -> Claim | None:
     key, message, recipients, accepted_at, attempts, reason, notes = row
-    message_id, sender, file, content = database.connection.execute(sql.MESSAGE, (message,)).fetchone()
+    execute = database.connection.execute
+    message_id, sender, size, file, content = execute(sql.MESSAGE, (message,)).fetchone()
     try:
-        octets = memoryview(content) if file is None else database.bodies.read(file)
-    except OSError as error:  # the item is not lost: somebody may bring the file back
+        octets = memoryview(content) if file is None else database.bodies.read(file, size)
+    except (FileNotFoundError, DamagedBodyError) as error:  # the item is not lost: somebody may bring the file back
         lost = f"its content cannot be read: {error}"
-        database.connection.execute(sql.CHANGE, (int(State.DEAD), None, lost, None, notes, key, token))
+        _log.error("message %s for %s goes to the dead letters: %s", message_id, destination, lost)
+        execute(sql.CHANGE, (int(State.DEAD), None, lost, None, notes, key, token))
+        return None
+    except OSError as error:  # too many files are open, or the disk has a bad moment
+        trouble = f"its content cannot be read now: {error}"
+        _log.error("message %s for %s has to wait: %s", message_id, destination, trouble)
+        execute(sql.PUT_OFF, (time.time() + _BAD_MOMENT, trouble, key, token))
         return None
     return Claim(key, token, message_id, destination, sender, recipients, octets, accepted_at, attempts, reason, notes)
 

@@ -39,8 +39,10 @@ class Intake:
         self._store = store
         self._cells = cells
         self._waiting: list[_Delivery] = []
-        # A store that writes to a disk has one batch at a time; one that waits for others says how many.
+        # A store that writes to a disk has one batch at a time. One that waits for others says how many, and each is of
+        # one message: outcomes are told by the batch, and a slow one would hold up those that came with it.
         self._parallel_batches: int = getattr(store, "parallel_batches", 1)
+        self._most = _MAX_BATCH if self._parallel_batches == 1 else 1
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, message: Message, stored: Stored) -> None:
@@ -52,7 +54,7 @@ class Intake:
 
     async def _work(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             outcomes = await self._store_batch([message for message, _, _ in batch])
             for _, _, began in batch:
                 STORE_SECONDS.observe(self._cells, monotonic() - began)

@@ -40,7 +40,7 @@ class Forward:
     """
 
     # One slow message shall not hold up those that came with it, nor those behind it.
-    parallel_batches = 64
+    parallel_batches = 256
 
     def __init__(self, location: str, slot: int) -> None:
         self._hop = parse_hop(location)

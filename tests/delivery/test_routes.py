@@ -29,6 +29,8 @@ ZONE: Zone = {
     "shakier.example MX": "10 brokenhost.example.",
     "brokenhost.example A": "SERVFAIL",
     "brokenhost.example AAAA": "SERVFAIL",
+    "halfbroken.example A": "127.0.0.6",
+    "halfbroken.example AAAA": "SERVFAIL",
     "backup.example MX": "10 a.example., 20 us.example., 30 b.example.",
     "us.example A": "127.0.0.9",
     "loop.example MX": "10 US.example., 20 a.example.",
@@ -64,6 +66,7 @@ A = ("a.example", "127.0.0.1")
     [
         ("two.example", [A, ("b.example", "::1"), ("b.example", "127.0.0.2")]),
         ("implicit.example", [("implicit.example", "127.0.0.5")]),
+        ("halfbroken.example", [("halfbroken.example", "127.0.0.6")]),
         ("alias.example", [A, ("b.example", "::1"), ("b.example", "127.0.0.2")]),
         ("half.example", [A]),
         ("lost.example", [A]),

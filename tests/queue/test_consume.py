@@ -33,6 +33,9 @@ async def later(item):
     await asyncio.sleep(0.01)
     note(item)
 
+def handed_on(item):
+    return later(item)
+
 def verdicts(item):
     note(item)
     if item.attempts == 0 and item.message_id == "retry":
@@ -97,7 +100,7 @@ def wait_for_states(url: str, wanted: dict[str, int]) -> None:
     until(lambda: states(url) == wanted, f"{wanted} in the queue", 20)
 
 
-@pytest.mark.parametrize("function", ["plain", "later"])
+@pytest.mark.parametrize("function", ["plain", "later", "handed_on"])
 def test_each_item_is_handled_once(tmp_path: Path, url: str, function: str) -> None:
     ids = [f"ID{number}" for number in range(40)]
     put(url, *ids)

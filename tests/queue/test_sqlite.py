@@ -15,6 +15,7 @@ import pytest
 from fastsmtp.protocol.replies import INSUFFICIENT_STORAGE, TEMPORARY_FAILURE
 from fastsmtp.queue import Queue, QueueError, sqlite_backend, sqlite_writer
 from fastsmtp.queue.sqlite_database import Database
+from fastsmtp.queue.sqlite_put import Put
 from tests.queue.mails import counts, drain, mail, run, take
 
 LARGE = b"x" * 70_000
@@ -116,7 +117,7 @@ def test_a_sweep_waits_for_what_is_being_written(tmp_path: Path) -> None:
         (await starting).close()
         return name
 
-    assert database.bodies.read(run(main())) == LARGE
+    assert database.bodies.read(run(main()), len(LARGE)) == LARGE
     database.close()
 
 
@@ -307,6 +308,62 @@ def test_a_content_that_is_gone_is_a_dead_letter(tmp_path: Path) -> None:
             assert await counts(queue) == {"DEAD": 1}
 
     run(main())
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_content_that_is_not_whole_is_not_handed_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+) -> None:
+    async def main() -> None:
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            await queue.put([mail("large", content=LARGE), mail("small")])
+            (file,) = files(tmp_path / "queue")
+            os.truncate(file, left)
+            (item,) = await take(queue, 1)
+            assert item.message_id == "small"
+            await item.ack()
+            assert await counts(queue) == {"DEAD": 1}
+
+    run(main())
+    (file,) = files(tmp_path / "queue")
+    assert f"goes to the dead letters: its content cannot be read: {file.name} has {left} octets" in caplog.text
+
+
+def test_a_content_that_cannot_be_read_now_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As when too many files are open: the mail is there, and no consumer has failed with it."""
+
+    async def main() -> None:
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            await queue.put([mail("large", content=LARGE), mail("small")])
+            (file,) = files(tmp_path / "queue")
+            aside = file.rename(tmp_path / "aside")
+            file.symlink_to(file)  # ELOOP
+            (item,) = await take(queue, 1)
+            await item.ack()
+            assert await counts(queue) == {"DEFERRED": 1}
+            file.unlink()
+            aside.rename(file)
+            (waiting,) = await queue.ls()
+            assert waiting.attempts == 0
+            await queue.retry([waiting.id])
+            (item,) = await take(queue, 1)
+            assert item.message_id == "large"
+            await item.ack()
+
+    run(main())
+    assert "has to wait: its content cannot be read now" in caplog.text
+
+
+def test_a_put_that_was_rolled_back_has_no_numbers(tmp_path: Path) -> None:
+    """They are free again: if it is cancelled now, it must not drop what another one has put there since."""
+    database = Database(str(tmp_path / "0"), owned=True)
+    put = Put([mail("mine")])
+    put.prepare(database)
+    put.apply(database)
+    assert len(put.keys) == 1
+    put.settle(database, committed=False)
+    assert put.keys == []
+    database.close()
 
 
 def test_what_cannot_be_read_is_held_and_the_others_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
