@@ -208,7 +208,10 @@ def _leaf(certfile: str) -> bytes:
     found = _CERTIFICATE.search(_read(certfile))
     if found is None:
         raise CertificateError(f"no certificate in {certfile}: put it there in PEM form, with its chain behind it")
-    return ssl.PEM_cert_to_DER_cert(found[0].decode("ascii", "replace"))
+    try:
+        return ssl.PEM_cert_to_DER_cert(found[0].decode("ascii", "replace"))
+    except ValueError as error:
+        raise CertificateError(f"the first certificate in {certfile} is damaged: {error}") from error
 
 
 class _EncryptedKeyError(Exception):

@@ -24,8 +24,10 @@ from .books import MANY
 from .columns import CONNECTIONS, REFUSED_EARLY_TALKER, REFUSED_PER_CLIENT, REFUSED_TOO_BUSY, TIMEOUTS
 from .dispatch import Running, Tables
 from .entrance import Entrance
+from .reception import SWEEP_INTERVAL
 from .sockets import NOBODY, endpoint, say_the_rest_at_the_end
 from .tls import TLSLayer
+from .turn import Turn
 
 _log = logging.getLogger("fastsmtp.worker")
 _LINGER_OCTETS: Final = 262144  # read and dropped behind the last reply, so that no reset swallows it
@@ -57,6 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         "_receive_buffer",
         "_reception",
         "_replies",
+        "_securing",
         "_tls",
         "_transport",
         "_turn",
@@ -107,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         self.late: Running | None = None  # likewise
         self._blocked = False  # the client does not read
         self._held = False  # the output waits for its time
+        self._securing = False  # the handshake that STARTTLS asked for is under way
         self._lingered = -1  # octets dropped behind our last reply; -1: we are still talking
         # what happened meanwhile
         self._backlog = b""  # read while deaf
@@ -189,11 +193,13 @@ class Connection(asyncio.BufferedProtocol):
             self._overhear(length)
         elif self._reader is None:
             octets = self._receive_buffer[:length]
-            # The rest of a large chunk can go where it is to stay: half the CPU of 1 MB. Other flights wait their turn.
-            if length >= _SMALL and begins_with_large_chunk(octets):
+            turn = self._turn
+            # The rest of a large chunk can go where it is to stay: half the CPU of 1 MB. Other flights wait their turn,
+            # and whatever the client said before: a socket that had more than one read gives them all in one turn.
+            if length >= _SMALL and begins_with_large_chunk(octets) and not self._waits_in(turn):
                 self._receive(octets)
                 return
-            turn = self._turn  # Hot path: Turn.work, without the call
+            # Hot path: Turn.work, without the call
             turn.works.append((self._receive, octets))
             if not turn.scheduled:
                 turn.schedule()
@@ -204,6 +210,11 @@ class Connection(asyncio.BufferedProtocol):
         else:  # of a large message: better looked at while it is in the cache
             self.session.content_received(length)
             self._send()
+
+    def _waits_in(self, turn: Turn) -> bool:
+        """Whether something that was read in this turn is still to be looked at."""
+        receive = self._receive
+        return any(call == receive for call, _ in turn.works)
 
     def eof_received(self) -> bool:
         self._turn.work(self._end_input, None)
@@ -332,7 +343,9 @@ class Connection(asyncio.BufferedProtocol):
             self._finish()
         elif session.starting_tls:
             self._deaf = True
-            self._turn.leave(self._start_tls, None)
+            if not self._securing:  # else a hook that was late has returned during the handshake
+                self._securing = True
+                self._turn.leave(self._start_tls, None)
         elif self._eof:
             if not self._blocked:
                 self._turn.leave(self._hang_up, False)
@@ -402,7 +415,7 @@ class Connection(asyncio.BufferedProtocol):
     def _tls_established(self, layer: TLSLayer) -> None:
         self._transport = layer
         self._write = layer.writelines
-        self._deaf = self._blocked = False
+        self._deaf = self._blocked = self._securing = False
         self.deadline = self.entrance.command_deadline
         layer.set_protocol(self)
         self.session.tls_started(self.entrance.facts(layer))
@@ -478,7 +491,8 @@ class Connection(asyncio.BufferedProtocol):
         if self.running is not None:
             self.deadline = self.running.deadline
             if self.deadline <= now:
-                self.deadline = _NEVER  # unless it is late, it is about to call resume
+                # Unless it is late, it is about to call resume, or to begin with the next hook of its flight.
+                self.deadline = now + SWEEP_INTERVAL
                 self._reception.dispatcher.expire(self)
         elif self._held:
             return  # it goes on by itself
@@ -530,7 +544,7 @@ class Connection(asyncio.BufferedProtocol):
         session = self.session
         if self._deaf or session.reader is not None:
             self._transport.abort()
-            return self._lingered < 0
+            return self._lingered < 0 and not self._lost
         session.shut_down()
         self._send()
         self._reception.turn.finish()

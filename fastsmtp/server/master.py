@@ -256,7 +256,7 @@ class Master:
     def _is_ready(self, child: Child) -> None:
         self._reloads.take_over(child)
         self._steer()
-        if not self._serving and self._slots.is_complete:
+        if not self._serving and self._slots.is_complete and self._exit_code is None:
             self._serving = True
             self._scoreboard.master.become(State.READY)
             workers = f"{self._slots.wanted} ({self._ground.reason})"
@@ -335,7 +335,7 @@ class Master:
     def _is_in_force(self, config: Config, before: Config) -> None:
         """What is not the workers' alone has changed, too."""
         logs.set_up(config.log_format, config.log_level)
-        of_the_admin = ("log_format", "log_level", "admin_token")
+        of_the_admin = ("log_format", "log_level", "admin_token", "store")
         if self._admin and any(getattr(config, name) != getattr(before, name) for name in of_the_admin):
             self._admin.renew()
         if config.workers and config.workers != before.workers:

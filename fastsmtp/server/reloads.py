@@ -54,6 +54,7 @@ class Reloads:
         self._cells = cells
         self._in_force = in_force
         self._tell = over
+        self._tried: Config | None = None  # what the last successor was started with
 
     def begin(self) -> None:
         """Read the settings, and replace all workers."""
@@ -69,12 +70,13 @@ class Reloads:
     def config_for(self, renews: bool) -> Config:
         """The settings of a worker that starts; `renews`: whether it is to replace one that serves."""
         if renews and self.rolling.is_reload:
+            self._tried = self.settings.coming
             return self.settings.for_a_new_worker
         return self.settings.current
 
     def take_over(self, child: Child) -> None:
         """A worker serves."""
-        if child.renews:
+        if child.renews and self._tried is self.settings.coming:  # else another reload has begun since it was started
             self._come_into_force()
         self.rolling.take_over(child)
 

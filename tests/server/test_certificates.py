@@ -185,6 +185,8 @@ def test_a_certificate_that_is_damaged(tmp_path: Path, authority: trustme.CA) ->
     lines = Path(issued.certfile).read_bytes().splitlines()
     damaged = replace(tmp_path / "damaged.pem", b"\n".join([*lines[:2], *lines[3:]]))
     assert refusal([damaged], [issued.keyfile]).startswith(f"cannot use {damaged} with the key in {issued.keyfile}: ")
+    shorter = replace(tmp_path / "shorter.pem", b"\n".join([lines[0], b"A", lines[-1]]))
+    assert refusal([shorter], [issued.keyfile]).startswith(f"the first certificate in {shorter} is damaged: ")
 
 
 def test_a_key_of_another_certificate(tmp_path: Path, authority: trustme.CA) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import shlex
+import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from tests.server import journal
 from tests.server.client import Client
+from tests.server.kernel import unread
 from tests.server.processes import cpu_seconds, memory_of
 from tests.server.running import SERVE, Server, running, starting
 from tests.server.waiting import until
@@ -83,6 +87,24 @@ def test_chunks_that_several_reads_of_one_turn_bring(tmp_path: Path) -> None:
             client.send(b"BDAT 18 LAST\r\n" + line + b"NOOP\r\n")
             client.expect("250 2.0.0 accepted")
             client.expect("250 2.0.0 ok")
+
+
+def test_a_chunk_does_not_overtake_what_was_read_before_it(tmp_path: Path) -> None:
+    """A read that fills the buffer has another one behind it in the same turn; content must not become commands."""
+    envelope, line = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n", b"RCPT TO:<evil@b.example>\r\n"
+    size = 65536 - len(envelope) - len(b"BDAT 00000\r\n")  # so that the next BDAT begins the second read
+    first = (b"Subject: x\r\n\r\n" + line * 4000)[: size - 2] + b"\r\n"
+    flight = envelope + b"BDAT %d\r\n" % size + first + b"BDAT %d LAST\r\n" % (8000 * len(line)) + line * 8000
+    with running(tmp_path, "--store=discard:") as server, server.greeted() as client:
+        for _ in range(5):
+            os.kill(server.worker, signal.SIGSTOP)
+            sending = threading.Thread(target=client.send, args=(flight + b"NOOP\r\n",))
+            sending.start()
+            until(lambda: unread(client) >= 65536, "a whole read waits")
+            os.kill(server.worker, signal.SIGCONT)
+            for start in ("250 2.1.0", "250 2.1.5", f"250 2.0.0 {size} octets", "250 2.0.0 accepted", "250 2.0.0 ok"):
+                client.expect(start)
+            sending.join()
 
 
 def test_a_half_close_behind_a_message(tmp_path: Path) -> None:

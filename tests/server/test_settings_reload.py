@@ -10,7 +10,9 @@ from pathlib import Path
 
 from fastsmtp.config import Config
 from fastsmtp.server.settings_in_force import FIXED
+from tests.server import journal
 from tests.server.admin_client import AdminClient
+from tests.server.gates import open_gate
 from tests.server.running import SERVE, Server, running, starting
 from tests.server.waiting import until
 
@@ -143,6 +145,26 @@ def test_a_reload_that_fails_leaves_the_old_settings_in_force(tmp_path: Path) ->
         _write(tmp_path, 'users = "nobody-has-written-this"\n')
         _reload(server, 1, "the old one stays, reload given up")
         assert "exit code 3" in admin.status()["last_reload"]["reason"]
+        os.kill(admin.pids()[0], signal.SIGKILL)
+        server.wait_for_log("its successor starts now")
+        with server.connect() as client:
+            client.greet().deliver()
+
+
+def test_a_worker_of_one_reload_proves_nothing_for_the_next(tmp_path: Path) -> None:
+    """What nobody could serve with is not in force, though a successor with the settings before them came up."""
+    with starting(tmp_path, _serve(tmp_path)) as server:
+        server.wait_until_ready()
+        admin = AdminClient.of(server)
+        open_gate(tmp_path, "hold")
+        (tmp_path / "server.toml").write_text((tmp_path / "server.toml").read_text().replace("Pids", "Lifespan"))
+        server.send_signal(signal.SIGHUP)
+        until(lambda: journal.events(tmp_path, event="entered"), "the successor starts")
+        _write(tmp_path, 'users = "nobody-has-written-this"\n')
+        server.send_signal(signal.SIGHUP)
+        server.wait_for_log("reload: replacing 1 workers", count=2)
+        open_gate(tmp_path, "lifespan")
+        server.wait_for_log("reload given up")
         os.kill(admin.pids()[0], signal.SIGKILL)
         server.wait_for_log("its successor starts now")
         with server.connect() as client:

@@ -208,6 +208,24 @@ def test_a_client_that_is_silent_behind_the_220(tmp_path: Path, certificate: str
         check_no_slot_is_lost(server)
 
 
+def test_a_hook_that_returns_late_does_not_disturb_the_handshake(tmp_path: Path, certificate: str) -> None:
+    flags = ("--hook-timeout=1", f"--tls-certfile={certificate}")
+    with running(tmp_path, "tests.server.apps:ThreadGate", *flags) as server, server.greeted() as client:
+        client.ask("MAIL FROM:<a@a.example>", "250")
+        client.ask("RCPT TO:<gate-late@b.example>", "451 4.3.0")
+        client.ask("STARTTLS", "220")
+        pipe = Pipe(client.socket)
+        hello = pipe.hello
+        client.send(hello[:50])
+        open_gate(tmp_path, "late")
+        until(lambda: journal.events(tmp_path, event="exit"), "the hook returns")
+        with server.greeted() as other:  # by the end of its hooks the loop knows of the one before
+            other.deliver()
+            other.quit()
+        client.send(hello[50:])
+        pipe.shake_hands()
+
+
 @pytest.mark.parametrize("way", ["close", "reset", "close in the middle", "reset in the middle"])
 def test_a_client_that_leaves_in_the_handshake(tmp_path: Path, certificate: str, way: str) -> None:
     with running(tmp_path, *SLOW, f"--tls-certfile={certificate}") as server:
