@@ -67,7 +67,10 @@ def rcpt(session: Session, argument: bytes) -> None:
         assert envelope is not None
         if parameters:
             session.offer.read_rcpt(recipient, parameters, envelope.sender.smtputf8)
-        if len(envelope.recipients) >= session.service.limits.max_recipients:
+        limit = session.service.limits.max_recipients
+        if len(envelope.recipients) >= limit:
+            if session.recipients_refused >= limit:  # a flight may bring many; who says still more does not listen
+                session.count_junk()
             raise SMTPError(TOO_MANY_RECIPIENTS)
     except SMTPError:
         session.recipients_refused += 1

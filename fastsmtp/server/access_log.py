@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import stat
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -63,6 +66,7 @@ class AccessLog:
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self._descriptor = descriptor
+        self._at_once = _octets_at_once(descriptor)
         self._message_line = _message_json if format == "json" else _message_text
         self._session_line = _session_json if format == "json" else _session_text
         self._refusal_line = _refusal_json if format == "json" else _refusal_text
@@ -122,10 +126,32 @@ class AccessLog:
         """Write what waits."""
         if not self._lines:
             return
-        octets = "".join(self._lines).encode()
+        lines = [line.encode() for line in self._lines]
         self._lines.clear()
-        with suppress(OSError):  # a log that cannot be written must not stop the mail
-            os.write(self._descriptor, octets)
+        for octets in _together(lines, self._at_once):
+            with suppress(OSError):  # a log that cannot be written must not stop the mail
+                os.write(self._descriptor, octets)
+
+
+def _octets_at_once(descriptor: int) -> int:
+    """The workers share a pipe, and only so much of one write is not mixed with what others write (pipe(7))."""
+    with suppress(OSError):  # it is closed
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return select.PIPE_BUF
+    return sys.maxsize
+
+
+def _together(lines: Sequence[bytes], most: int) -> Iterator[bytes]:
+    """Lines as they are written together, so many octets at a time."""
+    some: list[bytes] = []
+    size = 0
+    for line in lines:
+        if some and size + len(line) > most:
+            yield b"".join(some)
+            some, size = [], 0
+        some.append(line)
+        size += len(line)
+    yield b"".join(some)
 
 
 def _status(reply: Reply) -> str:

@@ -74,7 +74,8 @@ class Handshake(asyncio.BaseProtocol):
         self._give_up("not done in time")
 
     def drain(self) -> None:
-        """It has still to become a session, which will be told."""
+        """It has still to become a session, which will be told; but who is silent is not waited for."""
+        self.deadline = min(self.deadline, monotonic() + self.entrance.config.drain_idle)
 
     def cut(self) -> bool:
         """No more time; no session is cut by that."""

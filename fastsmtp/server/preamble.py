@@ -82,7 +82,8 @@ class Preamble(asyncio.BufferedProtocol):
         self._give_up("no PROXY header in time")
 
     def drain(self) -> None:
-        """It has still to become a session, which will be told."""
+        """It has still to become a session, which will be told; but who is silent is not waited for."""
+        self.deadline = min(self.deadline, monotonic() + self.entrance.config.drain_idle)
 
     def cut(self) -> bool:
         """No more time; no session is cut by that."""

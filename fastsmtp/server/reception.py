@@ -13,6 +13,7 @@ import mmap
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..config import Config
@@ -207,6 +208,14 @@ class Reception:
         except TimeoutError:
             pass
         return self.cut()
+
+    async def is_left(self, patience: float) -> None:
+        """Wait until the last connection is forgotten, so many seconds at the most: their closed hooks are called."""
+        if self.connections:
+            self._empty = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._empty.wait()
 
     def cut(self) -> int:
         """Close every session now; returns how many were cut short."""

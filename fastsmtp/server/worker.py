@@ -71,6 +71,7 @@ _CERTIFICATES_INTERVAL: Final = 10.0  # seconds between two looks at the certifi
 # Seconds that a vacated slot goes on to accept. A handshake that was under way when connections were steered away ends
 # in its queue; one that lost a packet comes a second later (RFC 6298 2.1), or two more.
 _STRAGGLERS: Final = 3.0
+_LAST_CALLS: Final = 1.0  # seconds for the closed hooks of sessions that were cut
 _log = logging.getLogger("fastsmtp.worker")
 
 
@@ -327,6 +328,7 @@ class Worker:
         if cut is None:
             cut = reception.cut()
         await asyncio.sleep(0)  # lets the last replies out
+        await reception.is_left(_LAST_CALLS)
         if cut:
             self._row.cells[SESSIONS_CUT] += cut
             _log.warning("worker %d: %d sessions were cut", self._slot, cut)

@@ -110,6 +110,12 @@ class LastMoment(Handler):
         self.accepted.set()
 
 
+class Farewell(Handler):
+    def closed(self, session: Session) -> None:
+        time.sleep(0.05)
+        note(event="closed")
+
+
 class SlowDatabase(Handler):
     @classmethod
     @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fastsmtp.protocol.envelope import Endpoint
+from fastsmtp.server.access_log import AccessLog
 from tests.server.client import Client
 from tests.server.running import Server, running
 
@@ -233,3 +236,18 @@ def test_lines_are_complete_when_a_worker_stops(tmp_path: Path, format: str) -> 
                 client.quit()
         assert server.stop() == 0
         assert len(_parsed(format, server.access_log)) == 5
+
+
+def test_lines_of_several_workers_are_not_mixed_in_a_pipe() -> None:
+    """A pipe takes up to 4096 octets as one piece; this one tells where a write has ended, or was cut in two."""
+    reading, writing = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    log = AccessLog(writing, "text", lambda delay, call: None)
+    for number in range(100):
+        log.turned_away(Endpoint("192.0.2.1", number), "x" * 150, 0.0)
+    log.flush()
+    os.close(writing)
+    pieces = list(iter(lambda: os.read(reading, 65536), b""))
+    os.close(reading)
+    assert len(pieces) > 1
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert b"".join(pieces).count(b"event=turned-away") == 100

@@ -176,3 +176,13 @@ def test_what_is_not_smtp_leaves_two_lines(tmp_path: Path) -> None:
             assert f' reply="{reply} ' in refused
             assert " event=session " in session
             assert f' end="closed by server" reply="{reply}" ' in session
+
+
+def test_recipients_without_end_are_junk(tmp_path: Path) -> None:
+    """A flight may bring many more than there may be; but not for ever."""
+    flags = ("--store=discard:", "--max-recipients=100", "--max-junk-commands=3")
+    with running(tmp_path, *flags) as server, server.greeted() as client:
+        client.ask("MAIL FROM:<a@a.example>", "250")
+        for start in ["250"] * 100 + ["452 4.5.3"] * 103 + ["421 4.7.0"]:
+            client.ask("RCPT TO:<b@b.example>", start)
+        client.expect_end()

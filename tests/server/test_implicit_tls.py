@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.server.kernel import is_accepted
 from tests.server.running import Server, running
 from tests.server.secured import (
     ANYBODY,
@@ -267,3 +268,13 @@ def test_a_reload(tmp_path: Path, certificate: str) -> None:
         idle.expect("421 4.3.2 ")
         idle.expect_end()
         connect_inside(server).greet().quit()
+
+
+def test_who_is_silent_does_not_hold_up_a_stop(tmp_path: Path, certificate: str) -> None:
+    flags = (f"--tls-certfile={certificate}", "--tls-handshake-timeout=30", "--drain-timeout=30", "--drain-idle=0.1")
+    with running(tmp_path, "--store=discard:", *flags, listen=[SUBMISSIONS]) as server:
+        client = server.connect()
+        until(lambda: is_accepted(client), "it is accepted")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10

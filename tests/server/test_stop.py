@@ -136,6 +136,15 @@ def _said_before_the_end(client: Client) -> bytes:
     return said
 
 
+def test_the_closed_hooks_of_cut_sessions_are_called(tmp_path: Path) -> None:
+    """handlers.md: always the last call."""
+    with running(tmp_path, "tests.server.apps:Farewell", "--store=discard:", "--drain-timeout=0.1") as server:
+        for _ in range(5):
+            server.greeted().begin_data()
+        assert server.stop() == 1
+    assert len(journal.events(tmp_path, event="closed")) == 5
+
+
 def test_a_verdict_of_the_last_moment_is_in_the_log(tmp_path: Path) -> None:
     """Its client is gone, but the message was accepted."""
     with (
