@@ -36,7 +36,7 @@ _log = logging.getLogger("fastsmtp.queue")
 class Lease:
     """What ends one item. Its methods are those of `Item`, which says what they mean."""
 
-    __slots__ = ("_ended", "item", "key", "seconds", "shard", "token")
+    __slots__ = ("_ended", "is_over", "item", "key", "seconds", "shard", "token")
 
     def __init__(self, shard: Shard, key: int, token: int, seconds: float, ended: Callable[[Lease], None]) -> None:
         self.shard = shard
@@ -44,6 +44,7 @@ class Lease:
         self.token = token
         self.seconds = seconds
         self.item: ReferenceType[Item] | None = None
+        self.is_over = False  # nobody extends it any more: it has ended, or the queue was closed
         self._ended = ended
 
     @property
@@ -71,6 +72,8 @@ class Lease:
             raise self._lost()
 
     async def _end(self, outcome: Outcome) -> None:
+        if self.is_over:
+            raise self._lost()
         try:
             held = await self._finish(outcome)
         finally:
@@ -89,7 +92,7 @@ class Lease:
             try:
                 return await self.shard.finish(outcome)
             except QueueError:
-                if time.monotonic() + pause > give_up:
+                if self.is_over or time.monotonic() + pause > give_up:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -134,6 +137,7 @@ class Leases:
                 await shard.give_back([(lease.key, lease.token) for lease in held])
 
     def _forget(self, lease: Lease) -> None:
+        lease.is_over = True
         if ended := self._held.pop(lease, None):
             ended()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from fastsmtp.protocol.replies import TEMPORARY_FAILURE
-from fastsmtp.queue import QueueError
+from fastsmtp.queue import Queue, QueueError
 from fastsmtp.queue.leases import Lease
 from fastsmtp.queue.shard import Outcome, Shard
-from tests.queue.mails import run
+from tests.queue.mails import mail, run, take
 
 
 class Restarting:
@@ -46,3 +48,15 @@ def test_when_the_lease_is_over_nobody_waits_any_more() -> None:
         run(_lease(shard, 0.5, ended).ack())
     assert 2 <= shard.told < 10
     assert len(ended) == 1
+
+
+def test_what_is_said_behind_the_end_of_the_queue_is_an_error_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Queue.open(f"queue:{tmp_path}/queue", slot=0) as queue:
+            await queue.put([mail("late")])
+            (item,) = await take(queue, 1)
+        async with asyncio.timeout(5):
+            with pytest.raises(QueueError):
+                await item.ack()
+
+    run(main())
