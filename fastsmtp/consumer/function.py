@@ -16,7 +16,7 @@ from fastsmtp.queue import Item, LeaseLostError, QueueError, Reject, Retry
 
 _log = logging.getLogger("fastsmtp.consume")
 _MAX_REASON: Final = 500  # characters of an error that are kept with the item
-_PUT_OFF: Final = "put_off"  # in an item's notes: how often the function has raised Retry
+_PUT_OFF: Final = "fastsmtp.put_off"  # in an item's notes: how often the function has raised Retry
 
 Function = Callable[[Item], Awaitable[None] | None]
 """Handles an item: returning is success; it may raise `Retry` or `Reject`."""

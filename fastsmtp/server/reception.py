@@ -195,22 +195,15 @@ class Reception:
             How many sessions were cut.
         """
         self.stopping, self.retiring = not retire, retire
-        self._empty = asyncio.Event()
         for entrance in self.entrances:
             entrance.look_at_the_clock(self.now)
-        if not self.connections:
-            return 0
         for guest in list(self.connections):
             guest.drain()
-        try:
-            async with asyncio.timeout(patience):
-                await self._empty.wait()
-        except TimeoutError:
-            pass
+        await self.wait_until_empty(patience)
         return self.cut()
 
-    async def is_left(self, patience: float) -> None:
-        """Wait until the last connection is forgotten, so many seconds at the most: their closed hooks are called."""
+    async def wait_until_empty(self, patience: float) -> None:
+        """Wait until the last connection is forgotten, and its closed hook was called; so many seconds at the most."""
         if self.connections:
             self._empty = asyncio.Event()
             with suppress(TimeoutError):

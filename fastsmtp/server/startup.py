@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from .capacity import default_workers, raise_descriptor_limit, usable_cpus
 from .listeners import BindError, Inherited, Listener
 from .log_files import LogFiles
 from .privileges import Account, PrivilegeError, account, become
-from .spool_buffer import SpoolFile
 from .systemd import Notifier, inherited
 
 EXIT_WRONG_SETTING: Final = 2
@@ -100,8 +100,9 @@ def prepared(config: Config, target: object | None) -> Iterator[Ground]:
 def _check_spool(directory: str) -> None:
     """Large messages need a file there; that it is impossible should not be heard of from their senders."""
     try:
-        SpoolFile(directory).close()
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
+        _log.critical("spool_dir %s: no file can be made there: %s", directory, error.strerror)
         raise StartError(EXIT_WRONG_SETTING) from error
 
 

@@ -328,7 +328,7 @@ class Worker:
         if cut is None:
             cut = reception.cut()
         await asyncio.sleep(0)  # lets the last replies out
-        await reception.is_left(_LAST_CALLS)
+        await reception.wait_until_empty(_LAST_CALLS)
         if cut:
             self._row.cells[SESSIONS_CUT] += cut
             _log.warning("worker %d: %d sessions were cut", self._slot, cut)

@@ -44,7 +44,7 @@ class Webhook:
         slot: the worker's slot, of no use here.
     """
 
-    # One slow message shall not hold up those that came with it, nor those behind it.
+    # One slow message shall not hold up those that came with it, nor those behind it. As many as a batch holds.
     parallel_batches = 256
 
     def __init__(self, location: str, slot: int) -> None:

@@ -140,8 +140,8 @@ def test_who_has_the_message_does_not_get_it_again_because_a_report_failed(
     assert len(reports(home)) == 1
 
 
-def test_recipients_that_are_too_many_come_with_the_next_transaction(tmp_path: Path) -> None:
-    too_many = "452 4.5.3 too many recipients"
+@pytest.mark.parametrize("too_many", ["452 4.5.3 too many recipients", "552 5.5.3 too many recipients"])
+def test_recipients_that_are_too_many_come_with_the_next_transaction(tmp_path: Path, too_many: str) -> None:
     away = FakeHop(answers={"RCPT": ["250 a", "250 b", too_many, too_many, "250 c", "250 d"]})
 
     async def act(room: Mailroom) -> None:

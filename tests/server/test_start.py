@@ -200,7 +200,7 @@ def test_a_lifespan_that_waits_in_vain_is_told_whole(tmp_path: Path) -> None:
 def test_large_messages_need_their_directory(tmp_path: Path) -> None:
     code, log = failing(tmp_path, "--store=discard:", ANY, f"--spool-dir={tmp_path}/nowhere")
     assert code == 2
-    assert f"large messages cannot be kept in {tmp_path}/nowhere (spool_dir)" in log
+    assert f"spool_dir {tmp_path}/nowhere: no file can be made there: No such file or directory" in log
 
 
 def test_the_line_to_paste_is_for_a_listener_that_takes_plain_mail(tmp_path: Path) -> None:
